@@ -1,0 +1,156 @@
+/**
+ * Kernel IR: what one thread of one block does. Target-neutral, typed, plain data.
+ *
+ * One type, two verified levels: at `tile` level the `tile.*` statements are allowed, at `simt` level
+ * none of them is left and barriers are explicit. Words: *block* (workgroup, CTA), *subgroup* (warp),
+ * *thread*, *shared* (workgroup memory), *lanes* (components of one access). Threads of a block are
+ * numbered in one dimension.
+ */
+
+/** `f16` and `bf16` are storage types: loads of them are cast to f32 before arithmetic. */
+export type Elem = 'f32' | 'f16' | 'bf16' | 'u32' | 'i32' | 'bool';
+export type Lanes = 1 | 2 | 4;
+
+export interface Ty {
+  readonly elem: Elem;
+  readonly lanes: Lanes;
+}
+
+export type Scope = 'global' | 'shared' | 'register';
+export type Access = 'read' | 'write' | 'read_write';
+
+export interface Buffer {
+  readonly name: string;
+  readonly scope: Scope;
+  readonly elem: Elem;
+  /** Elements moved by one access; indices count accesses, not elements. Fixed: WGSL cannot reinterpret a buffer. */
+  readonly lanes: Lanes;
+  /** Accesses (size in elements / lanes); 0 for global buffers, which are sized at run time. */
+  readonly size: number;
+  /** Global only: every access is atomic (u32). */
+  readonly atomic?: boolean;
+  /** Global only: derived by the pass `infer-access`. */
+  readonly access?: Access;
+}
+
+export type BinOp =
+  | '+' | '-' | '*' | '/' | '%'
+  | '<' | '<=' | '>' | '>=' | '==' | '!='
+  | '&&' | '||' | '&' | '|' | '^' | '<<' | '>>'
+  | 'min' | 'max';
+export type UnOp = 'neg' | 'not';
+/** `fma(a, b, c)` = a · b + c; the others take one argument. */
+export type Fn = 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'abs' | 'floor' | 'fma';
+/** Block and grid coordinates, the thread in its block; lane and subgroup exist only with subgroups. */
+export type Builtin =
+  | 'block.x' | 'block.y' | 'block.z'
+  | 'grid.x' | 'grid.y' | 'grid.z'
+  | 'thread' | 'lane' | 'subgroup' | 'subgroup.size';
+export type SubgroupOp = 'add' | 'max' | 'min' | 'broadcast';
+
+export type Expr =
+  | { readonly k: 'const'; readonly ty: Ty; readonly value: number }
+  | { readonly k: 'var'; readonly ty: Ty; readonly name: string }
+  | { readonly k: 'builtin'; readonly ty: Ty; readonly id: Builtin }
+  /** A u32 that the host gives for the whole dispatch (uniform). */
+  | { readonly k: 'scalar'; readonly ty: Ty; readonly name: ScalarName }
+  | { readonly k: 'un'; readonly ty: Ty; readonly op: UnOp; readonly a: Expr }
+  | { readonly k: 'bin'; readonly ty: Ty; readonly op: BinOp; readonly a: Expr; readonly b: Expr }
+  | { readonly k: 'call'; readonly ty: Ty; readonly fn: Fn; readonly args: readonly Expr[] }
+  /** Value conversion (u32 to f32, f16 to f32 …). */
+  | { readonly k: 'cast'; readonly ty: Ty; readonly a: Expr }
+  /** Same bits, other type (f32, u32, i32). */
+  | { readonly k: 'bitcast'; readonly ty: Ty; readonly a: Expr }
+  | { readonly k: 'lane'; readonly ty: Ty; readonly a: Expr; readonly i: number }
+  | { readonly k: 'splat'; readonly ty: Ty; readonly a: Expr }
+  | { readonly k: 'pack'; readonly ty: Ty; readonly args: readonly Expr[] }
+  | { readonly k: 'select'; readonly ty: Ty; readonly cond: Expr; readonly a: Expr; readonly b: Expr }
+  | { readonly k: 'load'; readonly ty: Ty; readonly buf: Buffer; readonly index: Expr }
+  /** Needs uniform control flow. `broadcast` reads lane `lane` (a constant). */
+  | { readonly k: 'subgroup'; readonly ty: Ty; readonly op: SubgroupOp; readonly a: Expr; readonly lane?: number };
+
+/**
+ * Scalars a kernel may read. `T`, `past`, `seq` come from the call; the others are constants of the
+ * step: the range of experts or rows that the bound segment of a split weight holds.
+ */
+export type ScalarName = 'T' | 'past' | 'seq' | 'segment.first' | 'segment.count';
+
+/**
+ * A matrix operand as the main loop sees it: element (row, col) lies at access `index` / lane, where
+ * `index` is written over the variables `row` and `col` (col counts elements, a multiple of buf.lanes).
+ * Where `guard` (over `row`) is false the row reads as zeros and `index` is not evaluated.
+ */
+export interface View {
+  readonly buf: Buffer;
+  readonly row: string;
+  readonly col: string;
+  readonly index: Expr;
+  readonly guard?: Expr;
+}
+
+/** Accumulators [count][rows, cols], f32, spread over the threads of a block as the expansion decides. */
+export interface Tile {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  readonly count: number;
+}
+
+export type ReduceOp = 'add' | 'max' | 'min';
+
+/** Statements of the `tile` level only. */
+export type TileStmt =
+  | { readonly k: 'tile.alloc'; readonly tile: Tile }
+  /**
+   * tile[i](r, c) += Σ_{kk < k} a(r, kk) · b[i](c, kk), summed in ascending kk with fma, whatever the
+   * variant: every expansion of the `fma` variant gives the same bits.
+   */
+  | { readonly k: 'tile.mainloop'; readonly tile: Tile; readonly a: View; readonly b: readonly View[]; readonly depth: number; readonly schedule: MainloopSchedule }
+  /** Runs `body` once per element, `row`, `col` (u32) and `values` (f32, one per count) bound. No barrier inside. */
+  | { readonly k: 'tile.map'; readonly tile: Tile; readonly row: string; readonly col: string; readonly values: readonly string[]; readonly body: readonly Stmt[] }
+  /** Binds `name` in every thread to the reduction of `value` over the block, in a fixed order. Uniform control flow only. */
+  | { readonly k: 'tile.reduce'; readonly name: string; readonly op: ReduceOp; readonly value: Expr };
+
+export type Stmt =
+  | { readonly k: 'let'; readonly name: string; readonly value: Expr }
+  | { readonly k: 'var'; readonly name: string; readonly value: Expr }
+  | { readonly k: 'assign'; readonly name: string; readonly value: Expr }
+  | { readonly k: 'alloc'; readonly buf: Buffer }
+  | { readonly k: 'store'; readonly buf: Buffer; readonly index: Expr; readonly value: Expr }
+  /** for (name = from; name < to; name += step); bounds are u32. */
+  | { readonly k: 'for'; readonly name: string; readonly from: Expr; readonly to: Expr; readonly step: number; readonly unroll: boolean; readonly body: readonly Stmt[] }
+  | { readonly k: 'if'; readonly cond: Expr; readonly then: readonly Stmt[]; readonly else: readonly Stmt[] }
+  /** A minimum: a target may synchronise more. Derived by the pass `insert-barriers`. */
+  | { readonly k: 'barrier'; readonly scope: 'subgroup' | 'block' }
+  /** Atomic read-modify-write on u32; `result`, when named, is bound to the old value. */
+  | { readonly k: 'atomic'; readonly op: 'add' | 'max'; readonly buf: Buffer; readonly index: Expr; readonly value: Expr; readonly result?: string }
+  /** Survives to the printed source as a comment. Compiler text only. */
+  | { readonly k: 'note'; readonly text: string }
+  | TileStmt;
+
+export type StmtOf<K extends Stmt['k']> = Extract<Stmt, { readonly k: K }>;
+export type ExprOf<K extends Expr['k']> = Extract<Expr, { readonly k: K }>;
+
+/** How a main loop is run; plain data. `register`: no shared memory, each thread loads what it needs. `shared`: operands staged in shared memory. */
+export interface MainloopSchedule {
+  readonly variant: 'fma';
+  readonly staging: 'register' | 'shared';
+  /** Rows and columns of the tile that one thread accumulates. */
+  readonly tm: number;
+  readonly tn: number;
+  /** Depth of one staged slice; a multiple of the operands' lanes. */
+  readonly bk: number;
+}
+
+export interface Kernel {
+  /** Made by the compiler: `[a-z][a-z0-9_]*`. */
+  readonly name: string;
+  readonly family: string;
+  readonly params: readonly Buffer[];
+  readonly scalars: readonly ScalarName[];
+  /** Threads per block. */
+  readonly block: number;
+  readonly body: readonly Stmt[];
+  /** The schedule it was made from, for printing, hashing and tuning. */
+  readonly schedule: Readonly<Record<string, number | string>>;
+}

@@ -1,0 +1,126 @@
+/**
+ * The manifest: the one contract between the compiler and the runtime that ships in generated packages.
+ * The runtime imports nothing from the compiler, so the few shared shapes are written down again here;
+ * a test holds them equal. Plain JSON, no user text outside `model`, and no meaning in names.
+ */
+export const ABI_VERSION = 1;
+
+export type SizeSymbol = 'T' | 'past' | 'seq' | 'cap';
+export type Size = number | SizeSymbol | { readonly op: '+' | '*' | 'ceildiv' | 'min' | 'max'; readonly a: Size; readonly b: Size };
+
+export type ElemName = 'f32' | 'f16' | 'bf16' | 'u32' | 'i32';
+
+/** See TensorSource of the graph IR: canonical[bank][n][k] inside a checkpoint's tensor. */
+export interface TensorSource {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly bankRows?: number;
+  readonly n: { readonly axis: 0 | 1; readonly start: number; readonly step: number };
+  readonly k: { readonly start: number; readonly step: number };
+}
+
+export interface ManifestParam {
+  readonly name: string;
+  /** Canonical shape: [n], [n, k], [bank, n] or [bank, n, k]; `cap` first for state and rope tables. */
+  readonly shape: readonly (number | 'cap')[];
+  readonly elem: ElemName;
+  readonly role:
+    | { readonly kind: 'weight'; readonly parts: readonly { readonly rows: number; readonly sources: readonly TensorSource[] }[] }
+    | { readonly kind: 'rope'; readonly inverseFrequencies: readonly number[]; readonly scale: number }
+    | { readonly kind: 'state' };
+  /** Leading-dim rows per buffer where the parameter is split; absent: one buffer. */
+  readonly segmentRows?: number;
+}
+
+export type ManifestRef =
+  | { readonly kind: 'param'; readonly name: string }
+  | { readonly kind: 'scratch'; readonly slot: number }
+  | { readonly kind: 'io'; readonly name: string }
+  | { readonly kind: 'faults' };
+
+export interface ManifestStep {
+  /** Index into `kernels`. */
+  readonly kernel: number;
+  readonly args: readonly ManifestRef[];
+  readonly grid: readonly [Size, Size, Size];
+  readonly constants: Readonly<Record<string, number>>;
+  readonly segment?: { readonly param: string; readonly index: number };
+  readonly op: string;
+  readonly group: string;
+}
+
+export interface ManifestIo {
+  readonly name: string;
+  readonly elem: ElemName;
+  readonly size: Size;
+  readonly perToken: number;
+}
+
+export interface ManifestSection {
+  readonly name: string;
+  readonly params: readonly ManifestParam[];
+  readonly inputs: readonly ManifestIo[];
+  readonly outputs: readonly ManifestIo[];
+  readonly buckets: readonly {
+    /** null: any number of tokens. */
+    readonly maxTokens: number | null;
+    readonly steps: readonly ManifestStep[];
+    readonly scratch: readonly { readonly elem: ElemName; readonly size: Size }[];
+  }[];
+}
+
+/** One kernel; the first variant whose requirements the device meets is used, the last one needs nothing. */
+export interface ManifestKernel {
+  readonly name: string;
+  readonly family: string;
+  readonly block: number;
+  readonly sharedBytes: number;
+  /** Scalars in the order of the uniform struct. */
+  readonly scalars: readonly string[];
+  readonly access: readonly ('read' | 'write' | 'read_write')[];
+  readonly variants: readonly {
+    /** Path of the text inside the package. */
+    readonly file: string;
+    readonly entry: string;
+    readonly requires: { readonly features: readonly string[] };
+  }[];
+}
+
+export interface ManifestModel {
+  /** As the user wrote it; shown, never executed. */
+  readonly name: string;
+  readonly kind: 'model' | 'layer';
+  readonly hidden: number;
+  readonly vocab: number | null;
+  readonly context: number | null;
+  readonly layers: number;
+  readonly params: { readonly total: number; readonly active: number };
+  readonly needsTokenIds: boolean;
+  readonly hasRouter: boolean;
+  /** Slots per token of a layer package's router (columns of topk_indices); 0 without a router. */
+  readonly slots: number;
+  readonly experts: number;
+}
+
+export interface Manifest {
+  readonly abi: typeof ABI_VERSION;
+  readonly generator: string;
+  readonly target: 'webgpu' | 'cuda';
+  /** SHA-256 of the canonical spec. */
+  readonly spec: string;
+  readonly model: ManifestModel;
+  readonly kernels: readonly ManifestKernel[];
+  readonly sections: readonly ManifestSection[];
+  readonly sequence: readonly { readonly section: number; readonly layer: number | null }[];
+  /** What the compiled plan needs of the device. */
+  readonly limits: {
+    readonly profile: string;
+    readonly maxBindingBytes: number;
+    readonly maxBindings: number;
+    readonly maxThreadsPerBlock: number;
+    readonly maxSharedBytes: number;
+    readonly weightBytes: number;
+  };
+  readonly passes: readonly string[];
+  readonly files: Readonly<Record<string, string>>;
+}

@@ -1,0 +1,69 @@
+/** What a device can do, as data. Codegen reads it; nothing in here emits. */
+import type { Kernel } from '../ir/kernel/types.ts';
+
+export type TargetName = 'webgpu' | 'cuda';
+
+export interface Capabilities {
+  readonly target: TargetName;
+  /** `baseline`, `desktop`, `sm_90a` … */
+  readonly profile: string;
+  readonly maxThreadsPerBlock: number;
+  /** Bytes of shared memory one block may use. */
+  readonly maxSharedBytes: number;
+  /** Storage buffers one kernel may bind. */
+  readonly maxBindings: number;
+  /** Bytes of one binding. */
+  readonly maxBindingBytes: number;
+  readonly maxBufferBytes: number;
+  /** Blocks per grid dimension. */
+  readonly maxGrid: number;
+  readonly subgroups: boolean;
+  /** Arithmetic in f16; storage of f16 is always possible. */
+  readonly f16: boolean;
+}
+
+/** WebGPU's guaranteed limits: what every conforming device offers. */
+export const WEBGPU_BASELINE: Capabilities = {
+  target: 'webgpu',
+  profile: 'baseline',
+  maxThreadsPerBlock: 256,
+  maxSharedBytes: 16_384,
+  maxBindings: 8,
+  maxBindingBytes: 134_217_728,
+  maxBufferBytes: 268_435_456,
+  maxGrid: 65_535,
+  subgroups: false,
+  f16: false,
+};
+
+/** A desktop GPU in a browser. */
+export const WEBGPU_DESKTOP: Capabilities = {
+  ...WEBGPU_BASELINE,
+  profile: 'desktop',
+  maxBindingBytes: 1_073_741_824,
+  maxBufferBytes: 1_073_741_824,
+};
+
+/** What current native implementations offer at most. */
+export const WEBGPU_MAX: Capabilities = {
+  ...WEBGPU_BASELINE,
+  profile: 'max',
+  maxBindingBytes: 2_147_483_644,
+  maxBufferBytes: 4_294_967_292,
+};
+
+export const LIMIT_PROFILES: readonly Capabilities[] = [WEBGPU_BASELINE, WEBGPU_DESKTOP, WEBGPU_MAX];
+
+/** Whether a variant can serve, with the reason where it cannot. */
+export type Verdict = { readonly ok: true } | { readonly ok: false; readonly why: string };
+
+/** One way to run a tile statement on a target. */
+export interface Variant<Op> {
+  readonly name: string;
+  readonly target: TargetName | 'any';
+  /** The variant that serves where this one does not; none for the portable one itself. */
+  readonly portableTwin?: string;
+  /** The row of `bench/` that justifies a non-portable variant. */
+  readonly evidence?: string;
+  accepts(op: Op, kernel: Kernel, caps: Capabilities): Verdict;
+}
