@@ -34,7 +34,8 @@ export interface Dialect {
   /** A register array. */
   local(buf: Buffer, name: string): string;
   for(name: string, from: string, to: string, step: number, unroll: boolean): string;
-  barrier(scope: 'subgroup' | 'block'): string;
+  /** `global`: the kernel also hands global memory from thread to thread. */
+  barrier(scope: 'subgroup' | 'block', global: boolean): string;
   /** The whole text around a printed body. */
   module(parts: ModuleParts): string;
 }

@@ -17,6 +17,8 @@ interface Context {
   readonly names: Namer;
   readonly shared: Buffer[];
   readonly builtins: Set<Builtin>;
+  /** Some parameter is both read and written. */
+  readonly global: boolean;
   subgroups: boolean;
 }
 
@@ -123,7 +125,7 @@ function stmt(c: Context, s: Stmt, pad: string): string[] {
       return [pad + d.atomic(s, names.buffer(s.buf), expr(c, s.index), expr(c, s.value), result)];
     }
     case 'barrier':
-      return [pad + d.barrier(s.scope)];
+      return [pad + d.barrier(s.scope, c.global)];
     case 'if': {
       const lines = [`${pad}if (${expr(c, s.cond)}) {`, ...block(c, s.then, inner)];
       if (s.else.length > 0) lines.push(`${pad}} else {`, ...block(c, s.else, inner));
@@ -145,7 +147,8 @@ function stmt(c: Context, s: Stmt, pad: string): string[] {
 
 /** The whole module of one kernel, ending in a newline. */
 export function printKernel(kernel: Kernel, d: Dialect): string {
-  const c: Context = { d, names: namer(kernel, d.reserved), shared: [], builtins: new Set(), subgroups: false };
+  const global = kernel.params.some((p) => p.access === 'read_write');
+  const c: Context = { d, names: namer(kernel, d.reserved), shared: [], builtins: new Set(), global, subgroups: false };
   const body = block(c, kernel.body, '  ').join('\n');
   return d.module({ kernel, names: c.names, shared: c.shared, builtins: c.builtins, subgroups: c.subgroups, body });
 }

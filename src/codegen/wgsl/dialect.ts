@@ -141,6 +141,6 @@ export const wgsl: Dialect = {
   var: (t, name, value) => `var ${name}: ${ty(t)} = ${value};`,
   local: (buf, name) => `var ${name}: array<${ty(buf)}, ${buf.size}>;`,
   for: (name, from, to, step) => `for (var ${name}: u32 = ${from}; ${name} < ${to}; ${name} += ${step}u)`,
-  barrier: () => 'workgroupBarrier();',
+  barrier: (_scope, global) => (global ? 'storageBarrier(); workgroupBarrier();' : 'workgroupBarrier();'),
   module,
 };
