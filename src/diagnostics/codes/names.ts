@@ -1,0 +1,4 @@
+/** Codes 2xxx, names and types. */
+import type { CodeTable } from './page.ts';
+
+export const names: CodeTable = {};

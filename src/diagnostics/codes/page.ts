@@ -1,0 +1,14 @@
+/** The shape of the table of codes. */
+import type { DiagnosticCode } from '../types.ts';
+
+export interface CodePage {
+  /** A few words, the same for every occurrence. */
+  readonly title: string;
+  /**
+   * What `moec explain CODE` prints: a paragraph or two, then a wrong and a right example, each in a fence
+   * opened by "```moe wrong" or "```moe right". Tests hold the examples to their word.
+   */
+  readonly explain: string;
+}
+
+export type CodeTable = Readonly<Record<DiagnosticCode, CodePage>>;

@@ -1,0 +1,4 @@
+/** Codes 3xxx, the sense of a model. */
+import type { CodeTable } from './page.ts';
+
+export const sense: CodeTable = {};

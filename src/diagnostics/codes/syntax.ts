@@ -1,0 +1,4 @@
+/** Codes 1xxx, syntax. */
+import type { CodeTable } from './page.ts';
+
+export const syntax: CodeTable = {};
