@@ -1,0 +1,192 @@
+#!/usr/bin/env node
+/**
+ * The command line. This file only declares commands; each loads its code when it runs, so that
+ * `moec --help` stays instant.
+ */
+import { Command, CommanderError, Option } from 'commander';
+import type { CommonOptions } from './io.ts';
+import { runCommand } from './run-command.ts';
+
+const VERSION = '0.1.0';
+const program = new Command('moec');
+
+program
+  .description('The compiler for mixture-of-experts models: a spec of a few lines becomes a package that runs and verifies itself.')
+  .version(VERSION, '-V, --version')
+  .showHelpAfterError('(moec --help lists the commands, moec COMMAND --help one of them)')
+  .exitOverride()
+  .configureOutput({ writeErr: (text) => void process.stderr.write(text) });
+
+interface Declaration<O> {
+  readonly usage: string;
+  readonly about: string;
+  readonly example: string;
+  readonly options?: readonly Option[];
+  readonly allowUnknown?: boolean;
+  load(): Promise<{ run(args: readonly string[], options: O & CommonOptions): Promise<number> | number }>;
+}
+
+const option = (flags: string, about: string): Option => new Option(flags, about);
+const unitOption = option('--unit <name>', 'the unit of a file that holds several');
+
+function declare<O>(d: Declaration<O>): void {
+  const command = program.command(d.usage).description(d.about);
+  for (const o of d.options ?? []) command.addOption(o);
+  command
+    .addOption(option('--json', 'the product as one JSON document on stdout'))
+    .addOption(option('--verbose', 'stack traces of internal errors'))
+    .addHelpText('after', `\nExample:\n  ${d.example.split('\n').join('\n  ')}`)
+    .exitOverride();
+  if (d.allowUnknown === true) command.allowUnknownOption().allowExcessArguments();
+  command.action(async (...all: unknown[]) => {
+    const options = command.opts<O & CommonOptions>();
+    const args = all.slice(0, -2).flat().filter((a): a is string => typeof a === 'string');
+    process.exitCode = await runCommand(options, async () => (await d.load()).run(args, options));
+  });
+}
+
+declare({
+  usage: 'init',
+  about: 'write a commented .moe from a Hugging Face model directory or a template',
+  example: 'moec init --from ./Qwen3-30B-A3B -o qwen3.moe\nmoec init --template deepseekmoe',
+  options: [
+    option('--from <path>', 'a model directory or its config.json'),
+    option('--template <name>', 'start from a template; an unknown name lists them'),
+    option('-o, --output <file>', 'where to write (default: stdout)'),
+    option('--force', 'replace an existing output file'),
+  ],
+  load: () => import('./commands/init.ts'),
+});
+declare({
+  usage: 'check <files...>',
+  about: 'say what is wrong with specs, with places, reasons and fixes',
+  example: 'moec check model.moe --format github',
+  options: [option('--format <form>', 'text, json or github').choices(['text', 'json', 'github'])],
+  load: () => import('./commands/check.ts'),
+});
+declare({
+  usage: 'fmt <files...>',
+  about: 'format specs in place; - reads stdin and writes stdout',
+  example: 'moec fmt examples/*.moe\nmoec fmt --check model.moe',
+  options: [option('--check', 'change nothing; exit 1 where a file is not formatted')],
+  load: () => import('./commands/fmt.ts'),
+});
+declare({
+  usage: 'compile <file>',
+  about: 'compile a spec to a package; --no-PASS switches a pass off',
+  example: 'moec compile model.moe --target webgpu --out pkg',
+  allowUnknown: true,
+  options: [
+    option('--target <target>', 'what to compile for').choices(['webgpu', 'cuda', 'all']).default('webgpu'),
+    option('--out <dir>', 'the package directory (new, empty, or a package of ours)'),
+    option('--weights <path>', 'check the weights against the spec and copy them into the package'),
+    option('--limits <profile>', 'device limits to compile for').choices(['baseline', 'desktop', 'max']).default('baseline'),
+    unitOption,
+  ],
+  load: () => import('./commands/compile.ts'),
+});
+declare({
+  usage: 'run <path>',
+  about: 'run a spec or a generated package on tensors from a file',
+  example: 'moec run layer.moe --weights w.safetensors --input x.safetensors --output y.safetensors',
+  allowUnknown: true,
+  options: [
+    option('--weights <path>', 'a .safetensors file or a directory of them'),
+    option('--input <file>', 'input_ids of a model; x (and token_ids) of a layer'),
+    option('--output <file>', 'where logits or y go'),
+    option('--target <target>', 'where to run').choices(['webgpu', 'cuda', 'reference']),
+    option('--trace', 'also write topk_indices, topk_weights and expert_counts of a layer'),
+    option('--limits <profile>', 'device limits to compile for').choices(['baseline', 'desktop', 'max']).default('baseline'),
+    unitOption,
+  ],
+  load: () => import('./commands/run.ts'),
+});
+declare({
+  usage: 'verify <package>',
+  about: "run a package's golden vectors on this device",
+  example: 'moec verify pkg',
+  options: [option('--target <target>', 'where to run').choices(['webgpu', 'cuda'])],
+  load: () => import('./commands/verify.ts'),
+});
+declare({
+  usage: 'analyze <file>',
+  about: 'parameters, FLOPs, bytes and memory of a spec',
+  example: 'moec analyze examples/deepseek-moe-16b.moe --tokens 4096 --json',
+  options: [option('--tokens <n>', 'tokens to count FLOPs for (default: the context of the spec)'), unitOption],
+  load: () => import('./commands/analyze.ts'),
+});
+declare({
+  usage: 'fit <file>',
+  about: 'does it fit a device, and what would',
+  example: 'moec fit examples/mixtral-8x7b.moe --limits desktop',
+  options: [
+    option('--limits <profile>', 'only this profile').choices(['baseline', 'desktop', 'max']),
+    option('--tokens <n>', 'tokens of one call'),
+    unitOption,
+  ],
+  load: () => import('./commands/fit.ts'),
+});
+declare({
+  usage: 'explain <subject>',
+  about: 'what fused in a spec, what did not and why; or the page of a diagnostic code',
+  example: 'moec explain model.moe\nmoec explain MOE3001',
+  allowUnknown: true,
+  options: [option('--tokens <list>', 'token counts of the report (default: 1,8,512)'), unitOption],
+  load: () => import('./commands/explain.ts'),
+});
+declare({
+  usage: 'dump <file>',
+  about: 'print a stage of the compiler',
+  example: 'moec dump model.moe --stage graph --after fuse-gather',
+  allowUnknown: true,
+  options: [
+    option('--stage <stage>', 'which stage').choices(['ast', 'model', 'graph', 'kernels', 'wgsl', 'cuda', 'manifest']).makeOptionMandatory(),
+    option('--after <pass>', 'graph: after this pass instead of after the last'),
+    option('--bucket <bucket>', 'decode (few tokens) or prefill').choices(['decode', 'prefill']).default('prefill'),
+    unitOption,
+  ],
+  load: () => import('./commands/dump.ts'),
+});
+declare({
+  usage: 'tune <file>',
+  about: 'find the fastest schedules for this device',
+  example: 'moec tune model.moe --tokens 1,8,64,512 --budget 10m',
+  allowUnknown: true,
+  load: () => import('./commands/tune.ts'),
+});
+declare({
+  usage: 'bench <file>',
+  about: 'time a spec on this device, fused and unfused, side by side',
+  example: 'moec bench examples/layers/deepseekmoe.moe --tokens 1,8,64',
+  options: [
+    option('--tokens <list>', 'token counts').default('1,8,64'),
+    option('--against <list>', 'what to run beside it').default('unfused'),
+    option('--rounds <n>', 'interleaved rounds').default('9'),
+    unitOption,
+  ],
+  load: () => import('./commands/bench.ts'),
+});
+declare({
+  usage: 'doctor',
+  about: 'adapters, limits, drivers, CUDA, Node and known faults of this machine',
+  example: 'moec doctor',
+  options: [
+    option('--install-driver', 'fetch a software Vulkan driver where no adapter is found'),
+    option('--optional', 'exit 0 even where no adapter can be had'),
+  ],
+  load: () => import('./commands/doctor.ts'),
+});
+declare({
+  usage: 'demo',
+  about: 'compile, run and verify a tiny DeepSeekMoE, and show what happened',
+  example: 'moec demo',
+  options: [option('--out <dir>', 'keep the generated package here')],
+  load: () => import('./commands/demo.ts'),
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error;
+  process.exitCode = error.exitCode === 0 ? 0 : 2;
+}

@@ -1,0 +1,90 @@
+/** Finished kernels of a program with their WGSL, each distinct one once. */
+import { stableHash } from '../base/hash.ts';
+import { emitWgsl } from '../codegen/wgsl/emit.ts';
+import type { Kernel, Stmt } from '../ir/kernel/types.ts';
+import type { Program } from '../lower/program.ts';
+import { finishKernel } from '../passes/kernel/pipeline.ts';
+
+export interface KernelVariant {
+  /** `portable` needs no device feature. */
+  readonly name: 'portable' | 'subgroups';
+  readonly features: readonly string[];
+  readonly kernel: Kernel;
+  readonly text: string;
+}
+
+export interface CompiledKernel {
+  /** As the families made it (tile level). */
+  readonly source: Kernel;
+  /** Best first; the last one is portable. */
+  readonly variants: readonly KernelVariant[];
+}
+
+const BYTES = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2, bool: 4 } as const;
+
+/** Bytes of shared memory the kernel declares. */
+export function sharedBytes(kernel: Kernel): number {
+  const sum = (body: readonly Stmt[]): number =>
+    body.reduce((n, s) => {
+      if (s.k === 'alloc' && s.buf.scope === 'shared') return n + s.buf.size * s.buf.lanes * BYTES[s.buf.elem];
+      if (s.k === 'for') return n + sum(s.body);
+      if (s.k === 'if') return n + sum(s.then) + sum(s.else);
+      return n;
+    }, 0);
+  return sum(kernel.body);
+}
+
+const usesReduction = (body: readonly Stmt[]): boolean =>
+  body.some(
+    (s) =>
+      s.k === 'tile.reduce' ||
+      (s.k === 'for' && usesReduction(s.body)) ||
+      (s.k === 'if' && (usesReduction(s.then) || usesReduction(s.else))),
+  );
+
+/** The portable text of a kernel and, where a reduction gains by it, one with subgroup operations. */
+export function compileKernel(source: Kernel): CompiledKernel {
+  const portable = finishKernel(source, { subgroups: false });
+  const variants: KernelVariant[] = [{ name: 'portable', features: [], kernel: portable, text: emitWgsl(portable) }];
+  if (usesReduction(source.body)) {
+    const kernel = finishKernel(source, { subgroups: true });
+    variants.unshift({ name: 'subgroups', features: ['subgroups'], kernel, text: emitWgsl(kernel) });
+  }
+  return { source, variants };
+}
+
+export interface KernelTable {
+  readonly kernels: readonly CompiledKernel[];
+  /** Index into `kernels`. */
+  indexOf(kernel: Kernel): number;
+}
+
+/** Compiles the distinct kernels of a program; equal kernels (by content) share one entry. */
+export function compileKernels(program: Program): KernelTable {
+  const byKernel = new Map<Kernel, number>();
+  const byHash = new Map<string, number>();
+  const kernels: CompiledKernel[] = [];
+  for (const section of program.sections) {
+    for (const bucket of section.buckets) {
+      for (const { kernel } of bucket.steps) {
+        if (byKernel.has(kernel)) continue;
+        const hash = stableHash(kernel);
+        let index = byHash.get(hash);
+        if (index === undefined) {
+          index = kernels.length;
+          kernels.push(compileKernel(kernel));
+          byHash.set(hash, index);
+        }
+        byKernel.set(kernel, index);
+      }
+    }
+  }
+  return {
+    kernels,
+    indexOf(kernel) {
+      const index = byKernel.get(kernel);
+      if (index === undefined) throw new Error(`kernel ${kernel.name} is not of this program`);
+      return index;
+    },
+  };
+}

@@ -1,0 +1,155 @@
+/** The manifest of a compiled program: what the runtime needs, and nothing the compiler alone knows. */
+import { stableHash } from '../base/hash.ts';
+import type { Dim } from '../ir/graph/types.ts';
+import type { Kernel } from '../ir/kernel/types.ts';
+import type { ParamDecl, Program, Section } from '../lower/program.ts';
+import { analyze } from '../model/index.ts';
+import type { Spec } from '../model/types.ts';
+import { ABI_VERSION, type ElemName, type Manifest, type ManifestKernel, type ManifestModel, type ManifestParam, type ManifestSection } from '../runtime/core/abi.ts';
+import type { Capabilities } from '../target/types.ts';
+import { type CompiledKernel, type KernelTable, sharedBytes } from './kernels.ts';
+
+const elemName = (elem: string): ElemName => {
+  if (elem === 'f32' || elem === 'f16' || elem === 'bf16' || elem === 'u32' || elem === 'i32') return elem;
+  throw new Error(`a buffer of ${elem} cannot be bound`);
+};
+
+function shapeOf(param: ParamDecl): readonly (number | 'cap')[] {
+  const type = param.value.type;
+  if (type.kind !== 'tensor') throw new Error(`parameter ${param.name} is not a tensor`);
+  return type.shape.map((d: Dim) => {
+    if (typeof d === 'number' || d === 'cap') return d;
+    throw new Error(`parameter ${param.name} has the run-time dim ${d}`);
+  });
+}
+
+function paramOf(param: ParamDecl): ManifestParam[] {
+  if (param.role.kind === 'input') return [];
+  const segment = param.segmentRows === undefined ? {} : { segmentRows: param.segmentRows };
+  return [{ name: param.name, shape: shapeOf(param), elem: elemName(param.elem), role: param.role, ...segment }];
+}
+
+function sectionOf(section: Section, table: KernelTable): ManifestSection {
+  const io = (d: Section['inputs'][number]): ManifestSection['inputs'][number] => ({ name: d.name, elem: elemName(d.elem), size: d.size, perToken: d.perToken });
+  return {
+    name: section.name,
+    params: section.params.flatMap(paramOf),
+    inputs: section.inputs.map(io),
+    outputs: section.outputs.map(io),
+    buckets: section.buckets.map((b) => ({
+      maxTokens: b.maxTokens ?? null,
+      scratch: b.scratch.map((s) => ({ elem: elemName(s.elem), size: s.size })),
+      steps: b.steps.map((s) => ({
+        kernel: table.indexOf(s.kernel),
+        args: s.args,
+        grid: s.grid,
+        constants: s.constants as Readonly<Record<string, number>>,
+        ...(s.segment === undefined ? {} : { segment: s.segment }),
+        op: s.op,
+        group: s.group,
+      })),
+    })),
+  };
+}
+
+/** Where a kernel variant's text lies in a package. */
+export const kernelFile = (index: number, family: string, variant: string): string => `kernels/k${index}_${family.replace(/[^a-z0-9]+/gi, '_')}.${variant}.wgsl`;
+
+const accessOf = (kernel: Kernel): ('read' | 'write' | 'read_write')[] => kernel.params.map((p) => p.access ?? 'read_write');
+
+function kernelOf(k: CompiledKernel, index: number): ManifestKernel {
+  const finished = k.variants.map((v) => v.kernel);
+  return {
+    name: k.source.name,
+    family: k.source.family,
+    block: k.source.block,
+    sharedBytes: Math.max(...finished.map(sharedBytes)),
+    scalars: k.source.scalars,
+    access: accessOf(finished[finished.length - 1] ?? k.source),
+    variants: k.variants.map((v) => ({
+      file: kernelFile(index, k.source.family, v.name),
+      entry: v.kernel.name,
+      requires: { features: v.features },
+    })),
+  };
+}
+
+function modelOf(spec: Spec): ManifestModel {
+  const { params } = analyze(spec, 1);
+  const ffns = spec.kind === 'model' ? spec.kinds.map((k) => k.ffn) : [spec.ffn];
+  const moe = ffns.find((f) => f.kind === 'moe');
+  const slots = moe?.kind !== 'moe' ? 0 : moe.router.select.kind === 'expert-choice' ? moe.experts : moe.active;
+  return {
+    name: spec.name,
+    kind: spec.kind,
+    hidden: spec.hidden,
+    vocab: spec.vocab ?? null,
+    context: spec.kind === 'model' ? spec.context : null,
+    layers: spec.kind === 'model' ? spec.layers.length : 1,
+    params: { total: params.total, active: params.active },
+    needsTokenIds: spec.kind === 'layer' && spec.ffn.kind === 'moe' && spec.ffn.router.select.kind === 'hash',
+    hasRouter: moe !== undefined,
+    slots,
+    experts: moe?.kind === 'moe' ? moe.experts : 0,
+  };
+}
+
+const ELEM_BYTES: Readonly<Record<ElemName, number>> = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2 };
+
+/** Bytes of all weights, each canonical parameter of each layer counted once. */
+function weightBytes(program: Program): number {
+  const seen = new Set<string>();
+  let total = 0;
+  for (const { section, layer } of program.sequence) {
+    for (const p of program.sections[section]?.params ?? []) {
+      const name = p.name.replaceAll('{l}', String(layer));
+      if (p.role.kind !== 'weight' || typeof p.size !== 'number' || seen.has(name)) continue;
+      seen.add(name);
+      total += p.size * ELEM_BYTES[elemName(p.elem)];
+    }
+  }
+  return total;
+}
+
+export interface ManifestInput {
+  readonly spec: Spec;
+  readonly program: Program;
+  readonly table: KernelTable;
+  readonly caps: Capabilities;
+  readonly passes: readonly string[];
+  readonly generator: string;
+}
+
+/** The manifest without the per-file digests, which the package adds. */
+export function buildManifest(input: ManifestInput): Manifest {
+  const { spec, program, table, caps } = input;
+  const kernels = table.kernels.map(kernelOf);
+  const bindings = table.kernels.map((k) => k.source.params.length);
+  return {
+    abi: ABI_VERSION,
+    generator: input.generator,
+    target: 'webgpu',
+    spec: stableHash(stripSpans(spec)),
+    model: modelOf(spec),
+    kernels,
+    sections: program.sections.map((s) => sectionOf(s, table)),
+    sequence: program.sequence.map((s) => ({ section: s.section, layer: s.layer ?? null })),
+    limits: {
+      profile: caps.profile,
+      maxBindingBytes: caps.maxBindingBytes,
+      maxBindings: Math.max(0, ...bindings),
+      maxThreadsPerBlock: Math.max(1, ...kernels.map((k) => k.block)),
+      maxSharedBytes: Math.max(0, ...kernels.map((k) => k.sharedBytes)),
+      weightBytes: weightBytes(program),
+    },
+    passes: input.passes,
+    files: {},
+  };
+}
+
+/** The spec without places: moving a line in the file must not change the package. */
+function stripSpans(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(stripSpans);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).filter(([k]) => k !== 'span').map(([k, v]) => [k, stripSpans(v)]));
+}
