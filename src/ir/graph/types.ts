@@ -50,6 +50,7 @@ export const DROPPED = 0xffff_ffff;
  * (bank and k may be absent), the source matrix of a bank is: the tensor named with `{e}` = bank; or
  * index `bank` of the leading dim; or, with `bankRows`, rows [bank · bankRows, (bank + 1) · bankRows).
  * Then canonical[n][k] = source[axis n: n.start + n · n.step][other axis: k.start + k · k.step].
+ * Weights without a k index (biases [n] and banks of them [bank, n]) have `k.step` 0.
  */
 export interface TensorSource {
   /** Tensor name; `{l}` stands for the layer, `{e}` for the expert (one tensor each). */
