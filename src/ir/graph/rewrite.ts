@@ -1,6 +1,6 @@
 /** What passes need to change a graph: who makes and who uses a value, replacing values, dropping what nobody reads. */
 import { type FreshId, freshIds } from './build.ts';
-import type { Graph, GraphParam, Node, OpName, ParamRole, Value } from './types.ts';
+import type { Graph, GraphParam, Node, OpName, Value } from './types.ts';
 
 /** Operands of a node by name, the absent ones left out. */
 export const operands = (node: Node): readonly (readonly [name: string, value: Value])[] =>
@@ -119,31 +119,3 @@ export function sortNodes(graph: Graph): Graph {
   graph.nodes.forEach(visit);
   return { ...graph, nodes };
 }
-
-/**
- * One weight whose rows are those of `params`, one after another (gate, then up): their parts in a row.
- * Banks stay banks. @throws Error unless all are weights of one dtype that differ in their rows only
- */
-export function stackWeights(fresh: FreshId, name: string, params: readonly GraphParam[]): GraphParam {
-  const [first, ...rest] = params;
-  if (first?.value.type.kind !== 'tensor' || first.role.kind !== 'weight') throw new Error(`${name}: only weights can be stacked`);
-  const { dtype, shape } = first.value.type;
-  // A bank of vectors is [experts, n], a matrix [n, k]: only the sources tell them apart.
-  const axis = shape.length === 2 && !isVector(first.role) ? 0 : shape.length === 3 ? 1 : shape.length - 1;
-  let rows = shape[axis];
-  const parts = [...first.role.parts];
-  for (const { value, role } of rest) {
-    const other = value.type.kind === 'tensor' && role.kind === 'weight' ? value.type : undefined;
-    const more = other?.shape[axis];
-    const fits = other?.dtype === dtype && other.shape.length === shape.length && other.shape.every((dim, i) => i === axis || dim === shape[i]);
-    if (!fits || typeof rows !== 'number' || typeof more !== 'number' || role.kind !== 'weight') throw new Error(`${name}: weights do not fit together`);
-    rows += more;
-    parts.push(...role.parts);
-  }
-  const stacked = shape.map((dim, i) => (i === axis ? (rows ?? dim) : dim));
-  return { name, value: { id: fresh(name.replace(/^layers\.\{l\}\./, '')), type: { kind: 'tensor', dtype, shape: stacked } }, role: { kind: 'weight', parts } };
-}
-
-/** Whether a weight has no k index (a bias, or a bank of them): its sources have `k.step` 0. */
-export const isVector = (role: Extract<ParamRole, { readonly kind: 'weight' }>): boolean =>
-  role.parts.every((part) => part.sources.every((source) => source.k.step === 0));
