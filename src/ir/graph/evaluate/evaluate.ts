@@ -95,7 +95,8 @@ export function evaluate(graph: Graph, env: EvaluationEnv): Evaluation {
       },
     };
     const made: Readonly<Record<string, Data | PlanData | undefined>> = { ...EVALUATE[node.op](ctx) };
-    for (const [name, value] of Object.entries<Value | undefined>({ ...node.outs })) {
+    const outs: Readonly<Record<string, Value | undefined>> = { ...node.outs };
+    for (const [name, value] of Object.entries(outs)) {
       const result = made[name];
       if (value === undefined) continue;
       if (result === undefined) throw new Error(`${node.op} gave no ${name}`);
