@@ -1,0 +1,153 @@
+import { describe, expect, it } from 'vitest';
+import { attention, attentionSchedule } from '../../../src/kernels/dense/attention.ts';
+import type { AttentionProblem, AttentionSchedule } from '../../../src/kernels/dense/attention.ts';
+import { CAPS, NARROW, expectClose, expectSameBits, random, run } from './harness.ts';
+
+type Small = Omit<AttentionProblem, 'scale' | 'vFromK'> & Partial<AttentionProblem>;
+
+interface Data {
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  readonly sinks: Float32Array;
+}
+
+const full = (p: Small): AttentionProblem => ({ scale: 1 / Math.sqrt(p.qkDim), vFromK: false, ...p });
+
+/** Rows of the cache beyond past + T hold NaN: nothing may read them. */
+function makeData(p: AttentionProblem, T: number, past: number, spread = 2): Data {
+  const rows = past + T;
+  const cache = (width: number, seed: number): Float32Array => {
+    const data = new Float32Array((rows + 3) * width).fill(NaN);
+    data.set(random(rows * width, seed));
+    return data;
+  };
+  return {
+    q: random(T * p.heads * p.qkDim, 1).map((x) => x * spread),
+    k: cache(p.kvHeads * p.qkDim, 2).map((x) => x * spread),
+    v: cache(p.kvHeads * p.vDim, 3),
+    sinks: random(p.heads, 4),
+  };
+}
+
+/** The definition, in f64. */
+function reference(p: AttentionProblem, d: Data, T: number, past: number): Float64Array {
+  const y = new Float64Array(T * p.heads * p.vDim);
+  const values = p.vFromK ? d.k : d.v;
+  const stride = p.vFromK ? p.qkDim : p.vDim;
+  for (let t = 0; t < T; t++) {
+    for (let h = 0; h < p.heads; h++) {
+      const g = Math.floor(h / (p.heads / p.kvHeads));
+      const position = past + t;
+      const first = p.window === undefined ? 0 : Math.max(0, position - p.window + 1);
+      const scores: number[] = [];
+      for (let key = first; key <= position; key++) {
+        let dot = 0;
+        for (let i = 0; i < p.qkDim; i++) {
+          dot += (d.q[(t * p.heads + h) * p.qkDim + i] ?? 0) * (d.k[(key * p.kvHeads + g) * p.qkDim + i] ?? 0);
+        }
+        scores.push(dot * p.scale);
+      }
+      const sink = p.sinksElem === undefined ? -Infinity : (d.sinks[h] ?? 0);
+      const top = Math.max(sink, ...scores);
+      const weights = scores.map((x) => Math.exp(x - top));
+      const sum = weights.reduce((a, c) => a + c, Math.exp(sink - top));
+      weights.forEach((w, i) => {
+        for (let c = 0; c < p.vDim; c++) {
+          const at = (t * p.heads + h) * p.vDim + c;
+          y[at] = (y[at] ?? 0) + (w / sum) * (values[((first + i) * p.kvHeads + g) * stride + c] ?? 0);
+        }
+      });
+    }
+  }
+  return y;
+}
+
+function compute(p: AttentionProblem, d: Data, T: number, past: number, s?: AttentionSchedule, caps = CAPS): Float32Array {
+  const y = new Float32Array(T * p.heads * p.vDim);
+  run(attention(p, s, caps), { ...d, y }, { T, past });
+  return y;
+}
+
+const SMALL: readonly AttentionSchedule[] = [{ block: 8, rows: 1 }, { block: 8, rows: 4 }, { block: 8, rows: 8 }, { block: 16, rows: 2 }];
+
+describe('attention', () => {
+  const problems: readonly Small[] = [
+    { heads: 1, kvHeads: 1, qkDim: 1, vDim: 1 },
+    { heads: 3, kvHeads: 1, qkDim: 10, vDim: 3 },
+    { heads: 4, kvHeads: 2, qkDim: 8, vDim: 33 },
+    { heads: 3, kvHeads: 3, qkDim: 31, vDim: 10, window: 1 },
+    { heads: 4, kvHeads: 4, qkDim: 4, vDim: 4, window: 4 },
+    { heads: 4, kvHeads: 1, qkDim: 40, vDim: 32, vFromK: true },
+    { heads: 4, kvHeads: 2, qkDim: 6, vDim: 6, sinksElem: 'f32' },
+    { heads: 4, kvHeads: 1, qkDim: 5, vDim: 12, sinksElem: 'f32', window: 4 },
+  ];
+  for (const small of problems) {
+    const p = full(small);
+    it(JSON.stringify(small), () => {
+      for (const T of [1, 2, 3, 7, 17]) {
+        for (const past of [0, 5]) {
+          const d = makeData(p, T, past);
+          const want = reference(p, d, T, past);
+          const first = compute(p, d, T, past, SMALL[0]);
+          expectClose(first, want, 3e-6);
+          const others = T === 7 ? SMALL.slice(1, 3) : SMALL.slice(1, 2);
+          for (const s of others) expectSameBits(compute(p, d, T, past, s), first);
+        }
+      }
+    });
+  }
+
+  it('takes chunks, window and grouping as they come with the default schedules', () => {
+    const p = full({ heads: 4, kvHeads: 2, qkDim: 6, vDim: 9, window: 70 });
+    for (const [T, past] of [[3, 126], [2, 61], [1, 64]] as const) {
+      const d = makeData(p, T, past);
+      expectClose(compute(p, d, T, past), reference(p, d, T, past), 3e-6);
+      expectClose(compute({ ...p, maxTokens: 8 }, d, T, past, undefined, NARROW), reference(p, d, T, past), 3e-6);
+    }
+  });
+
+  it('serves latent attention: 576 columns of keys, 512 of values', () => {
+    const p = full({ heads: 3, kvHeads: 1, qkDim: 576, vDim: 512, vFromK: true, scale: 1 / 24, maxTokens: 8 });
+    const d = makeData(p, 2, 3);
+    const s = attentionSchedule(p, CAPS);
+    expect(s.rows).toBe(2);
+    expectClose(compute(p, d, 2, 3), reference(p, d, 2, 3), 5e-6);
+  });
+
+  it('gives a token the same bits whatever else the call holds', () => {
+    const p = full({ heads: 2, kvHeads: 1, qkDim: 6, vDim: 5, window: 11 });
+    const d = makeData(p, 19, 0);
+    const s = { block: 8, rows: 8 };
+    const whole = compute(p, d, 19, 0, s);
+    for (const t of [0, 7, 8, 18]) {
+      const q = d.q.slice(t * 12, (t + 1) * 12);
+      expectSameBits(compute(p, { ...d, q }, 1, t, { block: 8, rows: 1 }), whole.slice(t * 10, (t + 1) * 10));
+    }
+  });
+
+  it('keeps what is not finite in later tokens out of earlier ones', () => {
+    const p = full({ heads: 1, kvHeads: 1, qkDim: 2, vDim: 2 });
+    const d = makeData(p, 4, 0);
+    const want = compute(p, d, 4, 0, { block: 8, rows: 4 });
+    d.k.fill(NaN, 6, 8);
+    d.v.fill(Infinity, 6, 8);
+    expectSameBits(compute(p, d, 4, 0, { block: 8, rows: 4 }).slice(0, 6), want.slice(0, 6));
+  });
+
+  it('stays finite where the scores are huge', () => {
+    const p = full({ heads: 1, kvHeads: 1, qkDim: 2, vDim: 2, scale: 1e6 });
+    for (const spread of [1e6, 1e12, 1e18]) {
+      const d = makeData(p, 5, 5, spread);
+      for (const x of compute(p, d, 5, 5, { block: 8, rows: 2 })) expect(Number.isFinite(x)).toBe(true);
+    }
+  });
+
+  it('refuses what it cannot do', () => {
+    const p = full({ heads: 4, kvHeads: 3, qkDim: 4, vDim: 4 });
+    expect(() => attention(p, undefined, CAPS)).toThrow(/do not divide/);
+    expect(() => attention({ ...p, kvHeads: 2, vFromK: true, vDim: 5 }, undefined, CAPS)).toThrow(/do not fit/);
+    expect(() => attention({ ...p, kvHeads: 2 }, { block: 48, rows: 1 }, CAPS)).toThrow(/powers of two/);
+    expect(() => attention({ ...p, kvHeads: 2 }, { block: 256, rows: 32 }, CAPS)).toThrow(/shared memory/);
+  });
+});
