@@ -71,7 +71,7 @@ function copySlice(st: Staged, k0: Expr, depth: number, block: number, fresh: Fr
   const per = Math.ceil(depth / lanes);
   if (st.copies !== undefined && per === st.per) {
     return st.copies.flatMap((copy) => {
-      const name = fresh(`${st.view.buf.name}_in`);
+      const name = fresh(`${st.view.buf.name}_next`);
       const put = b.store(st.buf, cell(st, copy.q, copy.row), b.variable(name, b.ty('f32', lanes)));
       const read = readRow(copy.access, b.add(k0, b.mul(copy.q, b.u32(lanes))), name, written);
       return [...read, copy.exists === undefined ? put : b.if_(copy.exists, [put])];

@@ -1,0 +1,25 @@
+/**
+ * The kernel passes, in order. Every kernel, whatever its target, goes this way from the tile level to the
+ * simt level; what differs between targets is only whether subgroup operations may be used.
+ */
+import type { Kernel } from '../../ir/kernel/types.ts';
+import { expandTiles } from './expand-tiles.ts';
+import { inferAccess } from './infer-access.ts';
+import { insertBarriers } from './insert-barriers.ts';
+import { simplify } from './simplify.ts';
+import { uniqueNames } from './unique-names.ts';
+
+export interface FinishOptions {
+  readonly subgroups: boolean;
+}
+
+/** Tile level → simt level, verified at both ends. Throws on a kernel that is not well formed. */
+export function finishKernel(kernel: Kernel, options: FinishOptions): Kernel {
+  const expanded = expandTiles(kernel, options);
+  // Names first: the passes after it lift bodies and look variables up by name.
+  const named = uniqueNames(expanded);
+  const simple = simplify(named);
+  // After simplify: a loop of one iteration needs no barrier on its back edge.
+  const ordered = insertBarriers(simple);
+  return inferAccess(ordered);
+}
