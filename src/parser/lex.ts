@@ -4,8 +4,8 @@ import { advise, error, replace } from '../diagnostics/make.ts';
 import type { Diagnostic, Span } from '../diagnostics/types.ts';
 import { NumberLiteral, OpenComment, OpenString, Word, moeLexer } from './tokens.ts';
 
-/** In UTF-16 units. The longest published spec would fit several hundred times. */
-export const MAX_LENGTH = 262_144;
+/** In UTF-16 units. The longest published model would fit some forty times. */
+export const MAX_LENGTH = 65_536;
 
 export interface Lexed {
   readonly tokens: readonly IToken[];
@@ -102,7 +102,7 @@ export function lex(text: string, file: string): Lexed {
     }
   }
   if (last !== undefined) strays.push(last);
-  diagnostics.push(...strays.map((at) => strayCharacters(text, at)));
+  for (const at of strays) diagnostics.push(strayCharacters(text, at));
 
   tokens.forEach((token, i) => {
     const start = token.startOffset;
