@@ -46,15 +46,16 @@ function parseString(text: string, fail: Fail): readonly [value: string, rest: s
 
 function parseSource(text: string, fail: Fail): TensorSource {
   const [name, rest] = parseString(text, fail);
-  const match = /^ \[([\d, ]*)\] n ([01]):(\d+):(\d+) k (\d+):(\d+)(?: bank (\d+))?$/.exec(rest);
-  if (match === null) return fail('a source is: name [shape] n axis:start:step k start:step [bank rows]');
-  const [, shape = '', axis, nStart, nStep, kStart, kStep, bankRows] = match;
+  const match = /^ \[([\d, ]*)\] n ([01]):(\d+):(\d+) k (\d+):(\d+)(?: bank (\d+))?(?: requires (".*"))?$/.exec(rest);
+  if (match === null) return fail('a source is: name [shape] n axis:start:step k start:step [bank rows] [requires name]');
+  const [, shape = '', axis, nStart, nStep, kStart, kStep, bankRows, requires] = match;
   return {
     name,
     shape: shape === '' ? [] : shape.split(', ').map(Number),
     ...(bankRows !== undefined && { bankRows: Number(bankRows) }),
     n: { axis: axis === '0' ? 0 : 1, start: Number(nStart), step: Number(nStep) },
     k: { start: Number(kStart), step: Number(kStep) },
+    ...(requires !== undefined && { requires: parseString(requires, fail)[0] }),
   };
 }
 

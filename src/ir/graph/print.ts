@@ -27,7 +27,8 @@ export const showNode = (node: Node): string => showNodeOf(node);
 
 const showSource = (s: TensorSource): string =>
   `from ${JSON.stringify(s.name)} [${s.shape.join(', ')}] n ${s.n.axis}:${s.n.start}:${s.n.step} k ${s.k.start}:${s.k.step}` +
-  (s.bankRows === undefined ? '' : ` bank ${s.bankRows}`);
+  (s.bankRows === undefined ? '' : ` bank ${s.bankRows}`) +
+  (s.requires === undefined ? '' : ` requires ${JSON.stringify(s.requires)}`);
 
 /** Lines of a parameter: its declaration and, for a weight, where its rows come from. */
 function paramLines({ name, value, role }: GraphParam): readonly string[] {

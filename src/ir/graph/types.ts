@@ -60,6 +60,8 @@ export interface TensorSource {
   readonly bankRows?: number;
   readonly n: { readonly axis: 0 | 1; readonly start: number; readonly step: number };
   readonly k: { readonly start: number; readonly step: number };
+  /** Only where the checkpoint also holds this tensor: tells layouts apart that a square shape leaves open. */
+  readonly requires?: string;
 }
 
 /** A run of rows (index n) of a weight, with the places it may come from in order of preference. */

@@ -20,6 +20,7 @@ const fill = (name: string, layer: number | undefined): string => (layer === und
 
 /** The tensors of a source, one per bank or one for all; undefined where one is missing or has another shape. */
 function tensorsOf(source: TensorSource, layout: WeightLayout, layer: number | undefined, checkpoint: Checkpoint): readonly Data[] | undefined {
+  if (source.requires !== undefined && checkpoint(fill(source.requires, layer)) === undefined) return undefined;
   const tensors: Data[] = [];
   for (let bank = 0; bank < (layout.bank ?? 1); bank++) {
     const tensor = checkpoint(fill(sourceMatrix(source, layout, bank).name, layer));
