@@ -1,0 +1,142 @@
+/**
+ * The dense matrix product behind `linear` and `head_linear`: y[t, h] = x[t, h] · weight[h]ᵀ, a tile of
+ * rows and columns a block. Sums run over ascending k with fma in every form and schedule, so that a
+ * row's bits do not depend on how many rows there are.
+ */
+import { ceilDivSize, mulSize } from '../../base/size.ts';
+import * as b from '../../ir/kernel/build.ts';
+import type { Buffer, Expr, ScalarName, Stmt, Tile, View } from '../../ir/kernel/types.ts';
+import type { Capabilities } from '../../target/types.ts';
+import type { Launch } from '../launch.ts';
+import { mainloopSchedule, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
+import type { TileSchedule } from '../schedule.ts';
+import { define, globalBuffer, inLine, lanesFor, launch, line, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole } from './common.ts';
+import type { Rows, Segmented, StorageElem } from './common.ts';
+
+export interface LinearSchedule extends TileSchedule {
+  /** 1: a call of a single row runs a tile of one row, others one of bm. */
+  readonly oneRow: 0 | 1;
+}
+
+export interface MatmulProblem extends Rows, Segmented {
+  readonly heads: number;
+  readonly n: number;
+  readonly k: number;
+  /** 2: rows n … 2n − 1 of the weight give a second product. */
+  readonly products: 1 | 2;
+  readonly weightElem: StorageElem;
+  /** The most rows a call has, where that is known (a decode bucket). */
+  readonly maxRows?: number;
+}
+
+/** Rows up to which a call is served by the matrix-vector form. */
+export const MATVEC_ROWS = 8;
+
+export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSchedule {
+  const staging = caps.target === 'cuda' ? 'shared' : 'register';
+  if (p.maxRows !== undefined && p.maxRows <= MATVEC_ROWS) {
+    const bn = Math.min(64, caps.maxThreadsPerBlock);
+    return { bm: p.maxRows, bn, tm: p.maxRows, tn: 1, bk: 32, staging, oneRow: p.maxRows > 1 ? 1 : 0 };
+  }
+  if (staging === 'shared') return { bm: 64, bn: 64, tm: 8, tn: p.products === 2 ? 2 : 4, bk: 16, staging, oneRow: 0 };
+  return { bm: 32, bn: p.products === 2 ? 32 : 64, tm: 8, tn: p.products === 2 ? 4 : 8, bk: 8, staging, oneRow: 0 };
+}
+
+export interface MatmulParts {
+  readonly name: string;
+  readonly family: string;
+  readonly shape: MatmulProblem;
+  /** Operands between `weight` and `y`. */
+  readonly extra: readonly (readonly [operand: string, buffer: Buffer])[];
+  /** What to store for column `col` of the head's n: `at` is the element of y, `row` counts rows of the call. */
+  result(sums: readonly Expr[], col: Expr, at: Expr): Expr;
+}
+
+/** x f32 [rows, heads · k]; weight [heads, products · n, k]; y f32 [rows, heads · n]. Splits run over heads, or over n where there is one head. */
+export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined, caps: Capabilities): Launch {
+  const { family, shape: p } = parts;
+  wantWhole(family, { heads: p.heads, n: p.n, k: p.k, segmentRows: p.segmentRows, maxRows: p.maxRows, rowsPerToken: p.rowsPerToken });
+  if (p.products === 2 && p.segmentRows !== undefined) throw new Error(`${family}: a weight of gate and up rows cannot be split over its rows`);
+  const s = schedule ?? linearSchedule(p, caps);
+  const lanes = lanesFor(p.k);
+  const { oneRow, ...tileSchedule } = s;
+  wantLegalTile(family, tileSchedule, { k: p.k, lanes, count: p.products }, caps);
+  const block = tileThreads(s);
+  const depth = p.k / lanes;
+  const byHead = p.heads > 1;
+  const heads = segmentOf(byHead ? p : {}, p.heads);
+  const columns = segmentOf(byHead ? {} : p, p.n);
+  wantIndexable(family, 'the weight', heads.most * p.products * columns.most * depth);
+
+  const x = globalBuffer('x', 'f32', lanes);
+  const weight = globalBuffer('weight', p.weightElem, lanes);
+  const y = globalBuffer('y', 'f32');
+  const rows = rowsExpr(p);
+  const oneBand = p.maxRows !== undefined && p.maxRows <= s.bm;
+  const perHead = Math.ceil(columns.most / s.bn);
+  const bands = oneBand ? 1 : ceilDivSize(rowsSize(p), s.bm);
+  const l = line(mulSize(bands, heads.most * perHead), caps);
+
+  // Bands of rows lie next to each other in the line: they share the columns' weights.
+  const head: Stmt[] = [];
+  const index = define(head, 'block_index', l.index);
+  const bandCount = oneBand ? b.u32(1) : define(head, 'bands', b.ceilDiv(rows, b.u32(s.bm)));
+  const body: Stmt[] = [];
+  const place = oneBand ? index : define(body, 'place', b.div(index, bandCount));
+  const row0 = oneBand ? b.u32(0) : define(body, 'row0', b.mul(b.mod(index, bandCount), b.u32(s.bm)));
+  const col0 = define(body, 'col0', b.mul(b.mod(place, b.u32(perHead)), b.u32(s.bn)));
+  const localHead = byHead ? define(body, 'local_head', b.div(place, b.u32(perHead))) : b.u32(0);
+  const globalHead = byHead ? b.add(heads.first, localHead) : b.u32(0);
+
+  /** Row `r` of the tile, of all rows and heads. */
+  const headRow = (r: Expr): Expr => b.add(b.mul(b.add(row0, r), b.u32(p.heads)), globalHead);
+  const exists = (c: Expr): Expr => b.lt(b.add(col0, c), columns.count);
+  const ragged = p.segmentRows !== undefined || p.n % s.bn !== 0;
+  const compute = (bm: number, tm: number, name: string): readonly Stmt[] => {
+    const tile: Tile = { name, rows: bm, cols: s.bn, count: p.products };
+    const access = (row: Expr, col: Expr): Expr => b.add(b.mul(row, b.u32(depth)), b.div(col, b.u32(lanes)));
+    const a = b.view(x, (r, kk) => access(headRow(r), kk), bm === 1 ? undefined : (r) => b.lt(b.add(row0, r), rows));
+    const operand = (product: number): View => b.view(
+      weight,
+      (c, kk) => access(b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0, c), kk),
+      ragged ? exists : undefined,
+    );
+    const operands = p.products === 2 ? [operand(0), operand(1)] : [operand(0)];
+    return [
+      b.tileAlloc(tile),
+      b.mainloop(tile, a, operands, p.k, { ...mainloopSchedule(s), tm }),
+      b.tileMap(tile, (r, c, sums) => {
+        const stored: Stmt[] = [];
+        const col = define(stored, 'y_col', b.add(columns.first, col0, c));
+        const at = define(stored, 'y_at', b.add(b.mul(headRow(r), b.u32(p.n)), col));
+        stored.push(b.store(y, at, parts.result(sums, col, at)));
+        const inRows = bm === 1 ? b.bool(true) : b.lt(b.add(row0, r), rows);
+        const valid = b.and(inRows, ragged ? exists(c) : b.bool(true));
+        return valid.k === 'const' ? stored : [b.if_(valid, stored)];
+      }),
+    ];
+  };
+  const full = compute(s.bm, s.tm, 'acc');
+  body.push(...(oneRow === 1 && s.bm > 1 ? [b.if_(b.eq(rows, b.u32(1)), compute(1, 1, 'acc_one'), full)] : full));
+
+  const ran: readonly Stmt[] = p.segmentRows === undefined ? body : withinSegment(body, byHead, localHead, col0, heads.count, columns.count);
+  const total = b.mul(bandCount, b.u32(heads.most * perHead));
+  const scalars: readonly ScalarName[] = ['T', ...segmentScalars(p)];
+  return launch({
+    name: parts.name,
+    family,
+    params: [['x', x], ['weight', weight], ...parts.extra, ['y', y]],
+    scalars,
+    block,
+    body: [...head, ...inLine(l, index, total, ran)],
+    schedule: { ...tileRecord(tileSchedule), oneRow },
+    grid: l.grid,
+  });
+}
+
+/** The last segment may be smaller than the grid is made for: its surplus blocks do nothing. */
+function withinSegment(body: readonly Stmt[], byHead: boolean, localHead: Expr, col0: Expr, heads: Expr, columns: Expr): readonly Stmt[] {
+  const cut = body.findIndex((s) => s.k !== 'let');
+  const inside = byHead ? b.lt(localHead, heads) : b.lt(col0, columns);
+  return [...body.slice(0, cut), b.if_(inside, body.slice(cut))];
+}
