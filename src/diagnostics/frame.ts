@@ -120,7 +120,8 @@ function underline(marks: readonly Mark[], column: (offset: number) => number, m
 /** The rows of a frame, gutter included. `digits` is the width of the line numbers. */
 export function frame(src: Source, primary: Label | undefined, secondary: readonly Label[], digits: number): Row[] {
   const all = [...(primary === undefined ? [] : [toMark(src, primary, 'primary')]), ...secondary.map((l) => toMark(src, l, 'secondary'))];
-  const brackets = all.filter((m) => m.lastLine > m.firstLine).slice(0, MAX_BRACKETS);
+  const long = all.filter((m) => m.lastLine > m.firstLine).slice(0, MAX_BRACKETS);
+  const brackets = long.sort((a, b) => a.firstLine - b.firstLine || b.lastLine - a.lastLine);
   const flat = all.filter((m) => !brackets.includes(m)).map((m) => (m.lastLine === m.firstLine ? m : firstLineOf(src, m)));
   const lines = new Set(all.flatMap((m) => (brackets.includes(m) ? [m.firstLine, m.lastLine] : [m.firstLine])));
   const sorted = [...lines].sort((a, b) => a - b);
