@@ -34,16 +34,6 @@ function required(report: Report, unit: ast.Unit, clause: ast.NumClause | undefi
   return undefined;
 }
 
-function checkName(report: Report, unit: ast.Unit): boolean {
-  if (unit.name.value.trim() !== '') return true;
-  report.error('MOE2009', `a ${unit.kind} needs a name`, {
-    at: unit.name.span,
-    why: 'packages, reports and error messages call it by that name.',
-    fixes: [advise(`write a word or a quoted text after \`${unit.kind}\``, 'placeholder')],
-  });
-  return false;
-}
-
 interface KindsAndLayers {
   readonly kinds: readonly LayerKind[];
   readonly layers: readonly number[];
@@ -121,7 +111,6 @@ function warnOfCoupling(report: Report, unit: ast.Unit, moes: readonly ast.Moe[]
 }
 
 function resolveModel(report: Report, unit: ast.Model): ModelSpec | undefined {
-  const named = checkName(report, unit);
   const vocab = required(report, unit, unit.vocab, 'vocab', LIMITS.vocab, 102_400);
   const hidden = required(report, unit, unit.hidden, 'hidden', LIMITS.hidden, 2048);
   const context = required(report, unit, unit.context, 'context', LIMITS.context, 4096);
@@ -135,7 +124,7 @@ function resolveModel(report: Report, unit: ast.Model): ModelSpec | undefined {
   warnOfCoupling(report, unit, moeBlocks(unit));
   const numbers = vocab !== undefined && hidden !== undefined && context !== undefined;
   const factors = multiplier !== undefined && divisor !== undefined && residualMultiplier !== undefined;
-  if (!named || !numbers || !factors || norm === undefined || kinds === undefined) return undefined;
+  if (!numbers || !factors || norm === undefined || kinds === undefined) return undefined;
   return {
     kind: 'model',
     name: unit.name.value,
@@ -154,7 +143,6 @@ function resolveModel(report: Report, unit: ast.Model): ModelSpec | undefined {
 }
 
 function resolveLayer(report: Report, unit: ast.LayerUnit): LayerSpec | undefined {
-  const named = checkName(report, unit);
   const hidden = required(report, unit, unit.hidden, 'hidden', LIMITS.hidden, 2048);
   const vocab = unit.vocab && whole(report, unit.vocab.value, 'vocab', { max: LIMITS.vocab });
   const norm = unit.norm && resolveNorm(report, unit.norm);
@@ -178,7 +166,7 @@ function resolveLayer(report: Report, unit: ast.LayerUnit): LayerSpec | undefine
   }
   warnOfCoupling(report, unit, unit.ffn?.kind === 'moe' ? [unit.ffn] : []);
   const broken = (unit.vocab !== undefined && vocab === undefined) || (unit.norm !== undefined && norm === undefined);
-  if (!named || hidden === undefined || ffn === undefined || broken || (select?.kind === 'hash' && vocab === undefined)) return undefined;
+  if (hidden === undefined || ffn === undefined || broken || (select?.kind === 'hash' && vocab === undefined)) return undefined;
   return {
     kind: 'layer',
     name: unit.name.value,

@@ -12,3 +12,9 @@ export interface CodePage {
 }
 
 export type CodeTable = Readonly<Record<DiagnosticCode, CodePage>>;
+
+/** A page of text followed by a wrong and a right example. */
+export const withExamples = (title: string, text: string, wrong: string, right: string): CodePage => ({
+  title,
+  explain: `${text.trim()}\n\nWrong:\n\n\`\`\`moe wrong\n${wrong.trim()}\n\`\`\`\n\nRight:\n\n\`\`\`moe right\n${right.trim()}\n\`\`\`\n`,
+});
