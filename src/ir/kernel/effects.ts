@@ -1,7 +1,7 @@
 /** What statements do to memory, and under which conditions and loops of their own they do it. */
 import { not } from './build.ts';
 import type { Buffer, Expr, Stmt, StmtOf } from './types.ts';
-import { exprsOf, operands } from './walk.ts';
+import { exprsOf, operands, sameExpr } from './walk.ts';
 
 /** `update` is an atomic read-modify-write. */
 export type EffectKind = 'read' | 'write' | 'update';
@@ -10,6 +10,8 @@ export interface Effect {
   readonly kind: EffectKind;
   readonly buf: Buffer;
   readonly index: Expr;
+  /** A read of the very cell that the same statement stores to. */
+  readonly inPlace: boolean;
   /** Conditions that hold where the access happens, outermost first. */
   readonly guards: readonly Expr[];
   /** Loops around the access, outermost first. */
@@ -30,18 +32,24 @@ function reads(e: Expr, at: Place, out: Effect[]): void {
     return;
   }
   for (const a of operands(e)) reads(a, at, out);
-  if (e.k === 'load') out.push({ kind: 'read', buf: e.buf, index: e.index, ...at });
+  if (e.k === 'load') out.push({ kind: 'read', buf: e.buf, index: e.index, inPlace: false, ...at });
 }
 
 function collect(s: Stmt, at: Place, out: Effect[]): void {
   const inside = (body: readonly Stmt[], place: Place): void => body.forEach((x) => collect(x, place, out));
+  const first = out.length;
   if (s.k !== 'for') for (const e of exprsOf(s)) reads(e, at, out);
   switch (s.k) {
-    case 'store':
-      out.push({ kind: 'write', buf: s.buf, index: s.index, ...at });
+    case 'store': {
+      for (let i = first; i < out.length; i++) {
+        const r = out[i];
+        if (r !== undefined && r.buf.name === s.buf.name && sameExpr(r.index, s.index)) out[i] = { ...r, inPlace: true };
+      }
+      out.push({ kind: 'write', buf: s.buf, index: s.index, inPlace: false, ...at });
       break;
+    }
     case 'atomic':
-      out.push({ kind: 'update', buf: s.buf, index: s.index, ...at });
+      out.push({ kind: 'update', buf: s.buf, index: s.index, inPlace: false, ...at });
       break;
     case 'if':
       inside(s.then, { ...at, guards: [...at.guards, s.cond] });

@@ -22,8 +22,10 @@ interface Footprint {
   readonly shared: string;
   /** Cells are known modulo this; 0: exactly. */
   readonly modulo: number;
-  /** Enumerated part → the one thread that touches it, or MANY. */
+  /** Enumerated part → the one thread that may touch it, or MANY. */
   readonly owners: ReadonlyMap<number, number>;
+  /** The same where every guard is known to hold. */
+  readonly certain: ReadonlyMap<number, number>;
 }
 
 const gcd = (a: number, b: number): number => (b === 0 ? Math.abs(a) : gcd(b, a % b));
@@ -113,24 +115,20 @@ export class Footprints {
       for (const [cell, owner] of f.owners) note(out, ((cell % modulo) + modulo) % modulo, owner);
       return out;
     };
-    const left = reduce(a);
-    const right = reduce(b);
-    for (const [cell, owner] of left) {
-      const other = right.get(cell);
-      if (other !== undefined && (owner !== other || owner === MANY)) return true;
-    }
-    return false;
+    return meet(reduce(a), reduce(b));
   }
 
   /**
-   * Two stores whose indices are equal but for constants and not known better are taken for copies of one
-   * statement written out several times. No barrier helps a statement against itself.
+   * Two accesses that own their cells (stores, and reads of the very cell that the same statement stores) and
+   * whose indices are equal but for constants are taken for copies of one statement written out several times,
+   * unless they certainly meet. No barrier helps a statement against itself.
    */
   #areCopies(a: Effect, b: Effect): boolean {
-    if (a.kind !== 'write' || b.kind !== 'write') return false;
+    const owns = (x: Effect): boolean => x.kind === 'write' || x.inPlace;
+    if (!owns(a) || !owns(b)) return false;
     const [fa, fb] = [this.#footprint(a, true), this.#footprint(b, true)];
-    if (fa.modulo === 0 && fb.modulo === 0 && fa.shared === fb.shared) return false;
-    return this.#skeleton(a.index) === this.#skeleton(b.index);
+    const certain = fa.modulo === 0 && fb.modulo === 0 && fa.shared === fb.shared && meet(fa.certain, fb.certain);
+    return !certain && this.#skeleton(a.index) === this.#skeleton(b.index);
   }
 
   #skeleton(e: Expr): string {
@@ -184,7 +182,7 @@ export class Footprints {
       else if (this.#isShared(t.term, same)) shared.push(`${t.coefficient}*${this.#resolvedKey(t.term)}`);
       else modulo = gcd(modulo, t.coefficient);
     }
-    return { shared: shared.sort().join(' + '), modulo, owners: this.#enumerate(x, enumerated, counted, sum.constant) };
+    return { shared: shared.sort().join(' + '), modulo, ...this.#enumerate(x, enumerated, counted, sum.constant) };
   }
 
   /** Loops around the access that the index or a guard mentions and whose bounds follow from the thread and outer such loops. */
@@ -265,8 +263,9 @@ export class Footprints {
   #enumerate(
     x: Effect, enumerated: ReadonlySet<StmtOf<'for'>>,
     counted: readonly { term: Expr; coefficient: number }[], constant: number,
-  ): ReadonlyMap<number, number> {
+  ): { owners: ReadonlyMap<number, number>; certain: ReadonlyMap<number, number> } {
     const owners = new Map<number, number>();
+    const certain = new Map<number, number>();
     const loops = [...enumerated];
     const values = new Map<string, number>();
     for (let thread = 0; thread < this.#block; thread++) {
@@ -274,8 +273,11 @@ export class Footprints {
       const visit = (depth: number): void => {
         const loop = loops[depth];
         if (loop === undefined) {
-          if (x.guards.some((g) => evaluate(g, known) === 0)) return;
-          note(owners, counted.reduce((n, t) => n + t.coefficient * (evaluate(t.term, known) ?? 0), constant), thread);
+          const guards = x.guards.map((g) => evaluate(g, known));
+          if (guards.includes(0)) return;
+          const cell = counted.reduce((n, t) => n + t.coefficient * (evaluate(t.term, known) ?? 0), constant);
+          note(owners, cell, thread);
+          if (!guards.includes(undefined)) note(certain, cell, thread);
           return;
         }
         const to = evaluate(loop.to, known) ?? 0;
@@ -287,8 +289,17 @@ export class Footprints {
       };
       visit(0);
     }
-    return owners;
+    return { owners, certain };
   }
+}
+
+/** Whether two different threads have a cell in common. */
+function meet(a: ReadonlyMap<number, number>, b: ReadonlyMap<number, number>): boolean {
+  for (const [cell, owner] of a) {
+    const other = b.get(cell);
+    if (other !== undefined && (owner !== other || owner === MANY)) return true;
+  }
+  return false;
 }
 
 function note(owners: Map<number, number>, cell: number, thread: number): void {

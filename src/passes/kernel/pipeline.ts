@@ -3,6 +3,7 @@
  * simt level; what differs between targets is only whether subgroup operations may be used.
  */
 import type { Kernel } from '../../ir/kernel/types.ts';
+import { assertValid } from '../../ir/kernel/verify.ts';
 import { expandTiles } from './expand-tiles.ts';
 import { inferAccess } from './infer-access.ts';
 import { insertBarriers } from './insert-barriers.ts';
@@ -13,13 +14,16 @@ export interface FinishOptions {
   readonly subgroups: boolean;
 }
 
-/** Tile level → simt level, verified at both ends. Throws on a kernel that is not well formed. */
+/** Tile level → simt level, verified at both ends. Throws InvalidKernelError on a kernel that is not well formed. */
 export function finishKernel(kernel: Kernel, options: FinishOptions): Kernel {
+  assertValid(kernel, 'tile', 'before the kernel passes', options);
   const expanded = expandTiles(kernel, options);
   // Names first: the passes after it lift bodies and look variables up by name.
   const named = uniqueNames(expanded);
   const simple = simplify(named);
   // After simplify: a loop of one iteration needs no barrier on its back edge.
   const ordered = insertBarriers(simple);
-  return inferAccess(ordered);
+  const finished = inferAccess(ordered);
+  assertValid(finished, 'simt', 'after the kernel passes', options);
+  return finished;
 }

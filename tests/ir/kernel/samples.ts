@@ -25,7 +25,7 @@ export interface MatmulShape {
   readonly elem?: Elem;
 }
 
-/** y[m, n] = a[m, k] · b[n, k]ᵀ, one block per tile of y; ragged edges guarded. Rows of k padded to whole accesses. */
+/** y[T, n] = a[T, k] · b[n, k]ᵀ (T is the scalar, `m` the T of one launch), one block per tile of y; ragged edges guarded. Rows of k padded to whole accesses. */
 export function matmul(s: MatmulShape): Kernel {
   const a = global('a', 'f32', s.aLanes);
   const w = global('w', s.elem ?? 'f32', s.bLanes);
@@ -37,7 +37,7 @@ export function matmul(s: MatmulShape): Kernel {
   const col0 = b.mul(b.builtin('block.x'), b.u32(s.cols));
   const tile = { name: 'acc', rows: s.rows, cols: s.cols, count: s.count };
   const source = (r: ReturnType<typeof b.u32>): ReturnType<typeof b.u32> => (s.gather === true ? b.load(rowsOf, b.add(row0, r)) : b.add(row0, r));
-  const va = b.view(a, (r, c) => b.add(b.mul(source(r), b.u32(perA)), b.div(c, b.u32(s.aLanes))), (r) => b.lt(b.add(row0, r), b.u32(s.m)));
+  const va = b.view(a, (r, c) => b.add(b.mul(source(r), b.u32(perA)), b.div(c, b.u32(s.aLanes))), (r) => b.lt(b.add(row0, r), b.scalar('T')));
   const vb = Array.from({ length: s.count }, (_, i) =>
     b.view(
       w,
@@ -50,11 +50,11 @@ export function matmul(s: MatmulShape): Kernel {
     b.tileMap(tile, (r, c, v) => [
       b.let_('row', b.add(row0, r)),
       b.let_('col', b.add(col0, c)),
-      b.if_(b.and(b.lt(b.variable('row'), b.u32(s.m)), b.lt(b.variable('col'), b.u32(s.n))), [
+      b.if_(b.and(b.lt(b.variable('row'), b.scalar('T')), b.lt(b.variable('col'), b.u32(s.n))), [
         b.store(y, b.add(b.mul(b.variable('row'), b.u32(s.n)), b.variable('col')), b.mul(v[0] ?? b.f32(0), v[1] ?? b.f32(1))),
       ]),
     ]),
-  ], { block: s.block });
+  ], { block: s.block, scalars: ['T'] });
 }
 
 /** Blocks of a `matmul`. */
