@@ -46,7 +46,7 @@ function parseString(text: string, fail: Fail): readonly [value: string, rest: s
 
 function parseSource(text: string, fail: Fail): TensorSource {
   const [name, rest] = parseString(text, fail);
-  const match = /^ \[([\d, ]*)\] n ([01]):(\d+):(\d+) k (\d+):(\d+)(?: bank (\d+))?(?: requires (".*"))?$/.exec(rest);
+  const match = /^ \[([\d, ]*)\] n ([01]):(\d+):(\d+) k (\d+):(\d+)(?: bank (\d+))?(?: requires (".*"))?$/s.exec(rest);
   if (match === null) return fail('a source is: name [shape] n axis:start:step k start:step [bank rows] [requires name]');
   const [, shape = '', axis, nStart, nStep, kStart, kStep, bankRows, requires] = match;
   return {
@@ -145,7 +145,7 @@ export function parseGraph(text: string): Graph {
     } else if (name === undefined) fail('a text starts with: graph "name" {');
     else if (word === '}') isClosed = true;
     else if (word === 'param') {
-      const match = /^%([\w.]+): (.+?) = (\w+) (".*)$/.exec(rest);
+      const match = /^%([\w.]+): (.+?) = (\w+) (".*)$/s.exec(rest);
       if (match === null) fail('a parameter is: param %id: type = role "name"');
       const [, id = '', type = '', kind = '', tail = ''] = match ?? [];
       const [paramName, more] = parseString(tail, fail);

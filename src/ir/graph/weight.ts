@@ -1,10 +1,10 @@
 /** How the shape of a weight and its sources are to be read: banks, rows, columns. */
-import type { GraphParam, ParamRole, TensorSource, TensorType, Type, WeightPart } from './types.ts';
+import type { ParamRole, TensorSource, TensorType, Type, WeightPart } from './types.ts';
 
 export type WeightRole = Extract<ParamRole, { readonly kind: 'weight' }>;
 
 /** Whether a weight has no k index (a bias, or a bank of them): its sources have `k.step` 0. */
-export const isVector = (role: WeightRole): boolean => role.parts.every((part) => part.sources.every((source) => source.k.step === 0));
+export const isVector = (role: WeightRole): boolean => role.parts.some((part) => part.sources.some((source) => source.k.step === 0));
 
 /** Extents of the canonical index [bank][n][k]; `bank` or `k` undefined where the weight has no such index. */
 export interface WeightLayout {
@@ -44,10 +44,10 @@ export function sourceMatrix(source: TensorSource, layout: WeightLayout, bank: n
   const named = layout.bank !== undefined && source.name.includes('{e}');
   const leading = layout.bank !== undefined && !named && source.bankRows === undefined;
   const shape = leading ? source.shape.slice(1) : source.shape;
-  // Dims of one around a vector ([1, n], [n, 1]) do not move its elements.
-  const squeezed = shape.length > rank && rank === 1 ? [shape.reduce((n, dim) => n * dim, 1)] : shape;
-  const [rows = 1, cols = 1] = squeezed;
-  if (squeezed.length !== rank) throw new Error(`${source.name}: shape [${source.shape.join(', ')}] is not that of ${rank === 1 ? 'vectors' : 'matrices'}`);
+  // A vector may be stored with a dim of one beside it, [n, 1] or [1, n]; then `n.axis` says which dim is n.
+  const isFit = rank === 2 ? shape.length === 2 : shape.length === 1 || (shape.length === 2 && shape.includes(1));
+  const [rows = 1, cols = 1] = shape;
+  if (!isFit) throw new Error(`${source.name}: shape [${source.shape.join(', ')}] is not that of ${rank === 1 ? 'vectors' : 'matrices'}`);
   const offset = leading ? bank * rows * cols : (source.bankRows ?? 0) * cols * bank;
   return { name: named ? source.name.replaceAll('{e}', String(bank)) : source.name, offset, rows: source.bankRows ?? rows, cols };
 }
@@ -85,29 +85,4 @@ export function weightProblems(type: TensorType, role: WeightRole): readonly str
     }
   }
   return problems;
-}
-
-/**
- * One weight whose n rows are those of several, one after another (gate, then up). Banks stay banks.
- * @throws Error unless all are weights of one dtype that differ in n only
- */
-export function stackWeights(name: string, id: string, params: readonly GraphParam[]): GraphParam {
-  const first = params[0];
-  if (first?.value.type.kind !== 'tensor' || first.role.kind !== 'weight') throw new Error(`${name}: only weights can be stacked`);
-  const { dtype, shape } = first.value.type;
-  const axis = weightLayout(first.value.type, first.role)?.axis;
-  if (axis === undefined) throw new Error(`${name}: only weights can be stacked`);
-  let rows = 0;
-  const parts: WeightPart[] = [];
-  for (const { value, role } of params) {
-    if (value.type.kind !== 'tensor' || role.kind !== 'weight') throw new Error(`${name}: only weights can be stacked`);
-    const other = value.type;
-    const fits = other.dtype === dtype && other.shape.length === shape.length && other.shape.every((dim, i) => i === axis || dim === shape[i]);
-    const layout = weightLayout(other, role);
-    if (!fits || layout?.axis !== axis) throw new Error(`${name}: the weights do not fit together`);
-    rows += layout.n;
-    parts.push(...role.parts);
-  }
-  const stacked = shape.map((dim, i) => (i === axis ? rows : dim));
-  return { name, value: { id, type: { kind: 'tensor', dtype, shape: stacked } }, role: { kind: 'weight', parts } };
 }

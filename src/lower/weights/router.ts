@@ -1,7 +1,7 @@
 /** Tensor names of routers. */
 import type { TensorSource } from '../../ir/graph/types.ts';
 import { DBRX_PREFIX, LAYER_PREFIX, type Scope } from './scope.ts';
-import { matrix, vector } from './source.ts';
+import { columnVector, matrix, rowVector, vector } from './source.ts';
 
 const MLP = `${LAYER_PREFIX}mlp.`;
 const SPARSE = `${LAYER_PREFIX}block_sparse_moe.`;
@@ -51,7 +51,7 @@ export const routerWeight = (scope: Scope, experts: number, d: number): readonly
 export const routerBias = (scope: Scope, experts: number): readonly TensorSource[] => LOGIT_BIAS[scope.kind].map((name) => vector(name, experts));
 
 export const selectionBias = (scope: Scope, experts: number): readonly TensorSource[] =>
-  SELECTION_BIAS[scope.kind].map((name) => vector(name, experts));
+  SELECTION_BIAS[scope.kind].flatMap((name) => [vector(name, experts), rowVector(name, experts)]);
 
 export const sharedGate = (scope: Scope, d: number): readonly TensorSource[] => SHARED_GATE[scope.kind].map((name) => matrix(name, 1, d));
 
@@ -59,5 +59,5 @@ export const sharedGate = (scope: Scope, d: number): readonly TensorSource[] => 
 export function hashTable(scope: Scope, table: string, vocab: number, slots: number): readonly TensorSource[] {
   const names = scope.kind === 'layer' ? [table] : [table, `${MLP}${table}`, `${MLP}gate.${table}`, `${FORWARD}${table}`];
   if (slots > 1) return names.map((name) => matrix(name, vocab, slots));
-  return names.flatMap((name) => [vector(name, vocab), { ...vector(name, vocab), shape: [vocab, 1] }]);
+  return names.flatMap((name) => [vector(name, vocab), columnVector(name, vocab)]);
 }

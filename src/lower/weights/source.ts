@@ -9,6 +9,12 @@ export const matrix = (name: string, n: number, k: number): TensorSource => ({ n
 /** A vector [n]; one per expert where the name holds `{e}`. */
 export const vector = (name: string, n: number): TensorSource => ({ name, shape: [n], n: { axis: 0, ...PLAIN }, k: { start: 0, step: 0 } });
 
+/** A vector stored as a matrix of one row [1, n]. */
+export const rowVector = (name: string, n: number): TensorSource => ({ ...vector(name, n), shape: [1, n], n: { axis: 1, ...PLAIN } });
+
+/** A vector stored as a matrix of one column [n, 1]. */
+export const columnVector = (name: string, n: number): TensorSource => ({ ...vector(name, n), shape: [n, 1] });
+
 /** A bank stored [experts, n, k]. */
 export const bank = (name: string, experts: number, n: number, k: number): TensorSource => ({ ...matrix(name, n, k), shape: [experts, n, k] });
 
