@@ -18,7 +18,7 @@ export interface Tables {
   readonly first: (rule: string) => ReadonlySet<string>;
   /** The innermost block of a stack of rules, outermost rule first. */
   readonly blockOf: (ruleStack: readonly string[]) => Block | undefined;
-  /** Words that begin clauses of the outer blocks of a stack, but none of the innermost. */
+  /** Words that begin clauses of the outer blocks of a stack, or units, but no clause of the innermost block. */
   readonly outerWords: (ruleStack: readonly string[]) => ReadonlySet<string>;
 }
 
@@ -68,7 +68,7 @@ export function grammarTables(grammar: readonly ISerializedGast[]): Tables {
     first: (rule) => new Set(firstOf(body(rule))),
     blockOf,
     outerWords: (stack) => {
-      const outer = new Set(stack.flatMap((rule) => [...(blocks.get(rule)?.items ?? [])]));
+      const outer = new Set(stack.flatMap((rule) => [...(blocks.get(rule)?.items ?? firstOf(body(rule)))]));
       for (const word of blockOf(stack)?.items ?? []) outer.delete(word);
       return outer;
     },
