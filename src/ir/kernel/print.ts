@@ -87,7 +87,7 @@ export function printHead(s: Stmt): string {
     case 'tile.map':
       return `tile.map ${s.tile.name} (${[s.row, s.col, ...s.values].join(', ')})`;
     case 'tile.reduce':
-      return `let ${s.name} = tile.reduce.${s.op} ${printExpr(s.value)}`;
+      return `let ${s.name}: ${printTy(s.value.ty)} = tile.reduce.${s.op} ${printExpr(s.value)}`;
     default:
       return assertNever(s);
   }
