@@ -21,17 +21,37 @@ export function lowerDense(s: SectionBuilder, ffn: Ffn, x: Value, part: 'dense' 
 
   if (!ffn.gated) {
     const wi = matrixParam(s, name('in.weight'), width, d, names.densePlain(s.scope, prefixes, 'in', width, d));
-    const h = plainLinear(s, x, wi, bias('in', width, () => names.densePlainBias(prefixes, 'in', width)));
+    const h = plainLinear(
+      s,
+      x,
+      wi,
+      bias('in', width, () => names.densePlainBias(prefixes, 'in', width)),
+    );
     const { y } = s.graph.add('act', { x: h }, { activation: ffn.activation });
     const wo = matrixParam(s, name('out.weight'), d, width, names.densePlain(s.scope, prefixes, 'out', d, width));
-    return plainLinear(s, y, wo, bias('out', d, () => names.densePlainBias(prefixes, 'out', d)));
+    return plainLinear(
+      s,
+      y,
+      wo,
+      bias('out', d, () => names.densePlainBias(prefixes, 'out', d)),
+    );
   }
   const projected = (half: 'gate' | 'up'): Value => {
     const w = matrixParam(s, name(`${half}.weight`), width, d, names.denseHalf(s.scope, prefixes, ffn, d, half));
-    return plainLinear(s, x, w, bias(half, width, () => names.denseHalfBias(prefixes, ffn, half)));
+    return plainLinear(
+      s,
+      x,
+      w,
+      bias(half, width, () => names.denseHalfBias(prefixes, ffn, half)),
+    );
   };
   const gate = projected('gate');
   const { y } = s.graph.add('glu', { gate, up: projected('up') }, gluAttrs(ffn));
   const down = matrixParam(s, name('down.weight'), d, width, names.denseDown(s.scope, prefixes, ffn, d));
-  return plainLinear(s, y, down, bias('down', d, () => names.denseDownBias(prefixes, d)));
+  return plainLinear(
+    s,
+    y,
+    down,
+    bias('down', d, () => names.denseDownBias(prefixes, d)),
+  );
 }

@@ -3,7 +3,15 @@ import { tensor } from '../ir/graph/op-spec.ts';
 import type { RouteAttrs, Value } from '../ir/graph/types.ts';
 import type { Ffn, MoeLayerFfn, Router } from '../model/types.ts';
 import { gluAttrs, lowerDense } from './model-to-graph-ffn.ts';
-import { bankParam, bankVectorParam, exactMatrixParam, maybe, plainLinear, type SectionBuilder, vectorParam } from './model-to-graph-section.ts';
+import {
+  bankParam,
+  bankVectorParam,
+  exactMatrixParam,
+  maybe,
+  plainLinear,
+  type SectionBuilder,
+  vectorParam,
+} from './model-to-graph-section.ts';
 import * as names from './weights/ffn.ts';
 import * as routers from './weights/router.ts';
 import { weight } from './weights/source.ts';
@@ -40,7 +48,12 @@ function routeAttrs(moe: MoeLayerFfn): RouteAttrs {
 /** Whether the router multiplies at all: a hash table that weighs by 1 has no matrix. */
 const hasLogits = (router: Router): boolean => router.select.kind !== 'hash' || (router.weights !== 'one' && router.score !== 'none');
 
-function lowerRouter(s: SectionBuilder, moe: MoeLayerFfn, x: Value, vocab: number | undefined): { readonly weights: Value; readonly ids: Value } {
+function lowerRouter(
+  s: SectionBuilder,
+  moe: MoeLayerFfn,
+  x: Value,
+  vocab: number | undefined,
+): { readonly weights: Value; readonly ids: Value } {
   const { router, experts } = moe;
   const name = (leaf: string): string => s.scope.canonical(`router.${leaf}`);
   let logits: Value | undefined;
@@ -98,19 +111,39 @@ function lowerExperts(s: SectionBuilder, moe: MoeLayerFfn, rows: Value, routed: 
 
   if (!ffn.gated) {
     const wi = bankParam(s, name('in.weight'), experts, width, d, names.expertsPlain(s.scope, experts, 'in', width, d));
-    const h = grouped(rows, wi, bias('in', width, () => names.expertsPlainBias(s.scope, experts, 'in', width)), routed.inputWeights);
+    const h = grouped(
+      rows,
+      wi,
+      bias('in', width, () => names.expertsPlainBias(s.scope, experts, 'in', width)),
+      routed.inputWeights,
+    );
     const { y } = s.graph.add('act', { x: h }, { activation: ffn.activation });
     const wo = bankParam(s, name('out.weight'), experts, d, width, names.expertsPlain(s.scope, experts, 'out', d, width));
-    return grouped(y, wo, bias('out', d, () => names.expertsPlainBias(s.scope, experts, 'out', d)), undefined);
+    return grouped(
+      y,
+      wo,
+      bias('out', d, () => names.expertsPlainBias(s.scope, experts, 'out', d)),
+      undefined,
+    );
   }
   const projected = (half: 'gate' | 'up'): Value => {
     const w = bankParam(s, name(`${half}.weight`), experts, width, d, names.expertsHalf(s.scope, shape, half));
-    return grouped(rows, w, bias(half, width, () => names.expertsHalfBias(s.scope, shape, half)), routed.inputWeights);
+    return grouped(
+      rows,
+      w,
+      bias(half, width, () => names.expertsHalfBias(s.scope, shape, half)),
+      routed.inputWeights,
+    );
   };
   const gate = projected('gate');
   const { y } = s.graph.add('glu', { gate, up: projected('up') }, gluAttrs(ffn));
   const down = bankParam(s, name('down.weight'), experts, d, width, names.expertsDown(s.scope, shape));
-  return grouped(y, down, bias('down', d, () => names.expertsDownBias(s.scope, shape)), undefined);
+  return grouped(
+    y,
+    down,
+    bias('down', d, () => names.expertsDownBias(s.scope, shape)),
+    undefined,
+  );
 }
 
 function lowerShared(s: SectionBuilder, ffn: Ffn, gate: 'none' | 'sigmoid', x: Value): Value {

@@ -50,7 +50,13 @@ export const plainLinear = (s: SectionBuilder, x: Value, w: Value, bias?: Value)
   s.graph.add('linear', { x, weight: w, ...maybe('bias', bias) }, PLAIN_LINEAR).y;
 
 /** A norm of the hidden state. `sources` gives the places of its weight and bias. */
-export function hiddenNorm(s: SectionBuilder, x: Value, norm: Norm, name: string, sources: (which: 'weight' | 'bias') => readonly TensorSource[]): Value {
+export function hiddenNorm(
+  s: SectionBuilder,
+  x: Value,
+  norm: Norm,
+  name: string,
+  sources: (which: 'weight' | 'bias') => readonly TensorSource[],
+): Value {
   const w = vectorParam(s, `${name}.weight`, s.hidden, sources('weight'));
   const bias = norm.bias ? vectorParam(s, `${name}.bias`, s.hidden, sources('bias')) : undefined;
   return s.graph.add('norm', { x, weight: w, ...maybe('bias', bias) }, { kind: norm.kind, eps: norm.eps, groups: 1 }).y;

@@ -50,7 +50,9 @@ function headSection(spec: ModelSpec): Graph {
   s.graph.at(spec.span);
   const x = hiddenNorm(s, hiddenInput(s), spec.norm, 'norm', (which) => names.normVector('final', which, spec.hidden));
   const { tied } = spec.embedding;
-  const weight = tied ? embeddingTable(s, spec) : matrixParam(s, 'head.weight', spec.vocab, spec.hidden, names.headWeight(spec.vocab, spec.hidden));
+  const weight = tied
+    ? embeddingTable(s, spec)
+    : matrixParam(s, 'head.weight', spec.vocab, spec.hidden, names.headWeight(spec.vocab, spec.hidden));
   const bias = spec.head.bias ? vectorParam(s, 'head.bias', spec.vocab, names.headBias(spec.vocab)) : undefined;
   const attrs = { epilogue: { kind: 'none' }, scale: 1 / spec.head.divisor } as const;
   return s.graph.finish({ y: s.graph.add('linear', { x, weight, ...maybe('bias', bias) }, attrs).y });

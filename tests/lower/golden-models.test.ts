@@ -9,7 +9,10 @@ import type { ModelSpec } from '../../src/model/types.ts';
 import { GOLDEN, maxDifference, readTensors } from './safetensors.ts';
 import { MODEL_CASES } from './specs.ts';
 
-function load(spec: ModelSpec, capacity: number): { readonly reference: Reference; readonly used: ReadonlySet<string>; readonly names: readonly string[] } {
+function load(
+  spec: ModelSpec,
+  capacity: number,
+): { readonly reference: Reference; readonly used: ReadonlySet<string>; readonly names: readonly string[] } {
   const file = readTensors(`models/${spec.name}/model.safetensors`);
   const used = new Set<string>();
   const checkpoint = (name: string): ReturnType<typeof file.checkpoint> => {

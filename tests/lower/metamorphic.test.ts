@@ -40,12 +40,17 @@ const rows = (data: Float64Array, d: number, order: readonly number[]): Float64A
 const pick = (ids: Uint32Array, order: readonly number[]): Uint32Array => Uint32Array.from(order, (t) => ids[t] ?? 0);
 
 /** Whether the first dim of a parameter counts experts. */
-const isPerExpert = ({ name }: GraphParam): boolean => name.startsWith('experts.') || (name.startsWith('router.') && name !== 'router.table');
+const isPerExpert = ({ name }: GraphParam): boolean =>
+  name.startsWith('experts.') || (name.startsWith('router.') && name !== 'router.table');
 
 /** Blocks of the leading dim in reverse order. */
 function reverseBlocks(data: Float64Array, blocks: number): Float64Array {
   const size = data.length / blocks;
-  return rows(data, size, Array.from({ length: blocks }, (_, i) => blocks - 1 - i));
+  return rows(
+    data,
+    size,
+    Array.from({ length: blocks }, (_, i) => blocks - 1 - i),
+  );
 }
 
 describe('any mixture', () => {
@@ -142,9 +147,24 @@ describe('a mixture whose router looks at one token', () => {
             /^shared\.(down|out)\.weight$/.test(param.name) ? data.map((v, i) => (keep(i % width) ? v : 0)) : data;
         const without = run({ ...spec, ffn: alone }, x, idsOf(T)).y;
         const whole = run(spec, x, idsOf(T)).y;
-        const left = run(spec, x, idsOf(T), only((j) => j < cut)).y;
-        const right = run(spec, x, idsOf(T), only((j) => j >= cut)).y;
-        expect(maxDifference(left.map((v, i) => v + (right[i] ?? NaN) - (without[i] ?? NaN)), whole)).toBeLessThan(1e-12);
+        const left = run(
+          spec,
+          x,
+          idsOf(T),
+          only((j) => j < cut),
+        ).y;
+        const right = run(
+          spec,
+          x,
+          idsOf(T),
+          only((j) => j >= cut),
+        ).y;
+        expect(
+          maxDifference(
+            left.map((v, i) => v + (right[i] ?? NaN) - (without[i] ?? NaN)),
+            whole,
+          ),
+        ).toBeLessThan(1e-12);
       }),
       RUNS,
     );

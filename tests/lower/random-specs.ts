@@ -33,10 +33,12 @@ const renormalize: fc.Arbitrary<Router['renormalize']> = fc.constantFrom(
 /** Divisors of the expert count make the groups. */
 const groupsOf = (experts: number, slots: number): fc.Arbitrary<Router['groups']> => {
   const counts = [1, 2, 3, 4, 6].filter((n) => experts % n === 0);
-  return fc.record({ count: fc.constantFrom(...counts), spare: fc.nat(2), score: fc.constantFrom('max', 'top2-sum') }).map(({ count, spare, score }) => {
-    const least = Math.ceil(slots / (experts / count));
-    return { count, keep: Math.min(count, least + spare), score };
-  });
+  return fc
+    .record({ count: fc.constantFrom(...counts), spare: fc.nat(2), score: fc.constantFrom('max', 'top2-sum') })
+    .map(({ count, spare, score }) => {
+      const least = Math.ceil(slots / (experts / count));
+      return { count, keep: Math.min(count, least + spare), score };
+    });
 };
 
 const topK = (experts: number, active: number): fc.Arbitrary<Router> =>
@@ -73,15 +75,26 @@ const isPerToken = (r: Router): boolean => r.capacity === undefined && r.select.
 /** A mixture alone, with norm, residual, shared experts and every router as chance has it. */
 export const moeLayer = (policy: Policy): fc.Arbitrary<LayerSpec> =>
   fc
-    .record({ experts: fc.constantFrom(1, 2, 3, 4, 6, 8), active: fc.integer({ min: 1, max: 8 }), hidden: fc.constantFrom(1, 3, 8), width: fc.constantFrom(1, 4, 8) })
+    .record({
+      experts: fc.constantFrom(1, 2, 3, 4, 6, 8),
+      active: fc.integer({ min: 1, max: 8 }),
+      hidden: fc.constantFrom(1, 3, 8),
+      width: fc.constantFrom(1, 4, 8),
+    })
     .chain(({ experts, active, hidden, width }) => {
       const k = Math.min(active, experts);
       return fc
         .record({
           expert: ffn(width),
-          shared: fc.option(fc.record({ count: fc.constant(1), ffn: ffn(width + 1), gate: fc.constantFrom('none', 'sigmoid') }), { nil: undefined }),
+          shared: fc.option(fc.record({ count: fc.constant(1), ffn: ffn(width + 1), gate: fc.constantFrom('none', 'sigmoid') }), {
+            nil: undefined,
+          }),
           rule: fc.oneof({ weight: 3, arbitrary: topK(experts, k) }, { weight: 1, arbitrary: otherRouters() }),
-          norm: fc.constantFrom(undefined, { kind: 'rms', eps: 1e-6, bias: false } as const, { kind: 'layer', eps: 1e-5, bias: true } as const),
+          norm: fc.constantFrom(
+            undefined,
+            { kind: 'rms', eps: 1e-6, bias: false } as const,
+            { kind: 'layer', eps: 1e-5, bias: true } as const,
+          ),
           residual: fc.boolean(),
         })
         .filter(({ rule }) => !policy.perToken || isPerToken(rule))
@@ -104,7 +117,9 @@ export const weights =
     const count = shape.reduce((n, dim) => n * dim, 1);
     const isTable = param.value.type.kind === 'tensor' && param.value.type.dtype === 'i32';
     const columns = shape[1] ?? 1;
-    const plain = isTable ? Float64Array.from({ length: count }, (_, i) => (Math.floor(i / columns) * 7 + (i % columns)) % experts) : numbers(name, count);
+    const plain = isTable
+      ? Float64Array.from({ length: count }, (_, i) => (Math.floor(i / columns) * 7 + (i % columns)) % experts)
+      : numbers(name, count);
     const data = change(param, plain);
     return isTable ? Int32Array.from(data) : data;
   };

@@ -22,7 +22,12 @@ export const swiglu = (width: number, more: Partial<Ffn> = {}): Ffn => ({
   fused: 'halves',
   ...more,
 });
-export const twoMatrix = (width: number, activation: Ffn['activation'], bias = false): Ffn => ({ ...swiglu(width), gated: false, activation, bias });
+export const twoMatrix = (width: number, activation: Ffn['activation'], bias = false): Ffn => ({
+  ...swiglu(width),
+  gated: false,
+  activation,
+  bias,
+});
 
 export const router = (more: Partial<Router> = {}): Router => ({
   score: 'softmax',
@@ -38,7 +43,13 @@ export const router = (more: Partial<Router> = {}): Router => ({
 
 export const SUM = { p: 1, eps: 0, epsMode: 'add' } as const;
 
-export const moe = (experts: number, active: number, expert: Ffn, r: Partial<Router> = {}, shared?: MoeLayerFfn['shared']): MoeLayerFfn => ({
+export const moe = (
+  experts: number,
+  active: number,
+  expert: Ffn,
+  r: Partial<Router> = {},
+  shared?: MoeLayerFfn['shared'],
+): MoeLayerFfn => ({
   kind: 'moe',
   experts,
   active,
@@ -119,7 +130,11 @@ export const LAYER_CASES: Readonly<Record<string, LayerSpec>> = Object.fromEntri
       }),
     ),
     layer('llama4_top1_sigmoid_input_scaled', 24, moe(8, 1, swiglu(16), { score: 'sigmoid', applyTo: 'input' }, shared(1, 16))),
-    layer('switch_top1_capacity', 16, moe(4, 1, twoMatrix(24, 'relu'), { capacity: { limit: { kind: 'tokens', tokens: 3 }, renormalize: 'none' } })),
+    layer(
+      'switch_top1_capacity',
+      16,
+      moe(4, 1, twoMatrix(24, 'relu'), { capacity: { limit: { kind: 'tokens', tokens: 3 }, renormalize: 'none' } }),
+    ),
     ...([4, 6] as const).flatMap((tokens) =>
       (['before', 'after'] as const).map((renormalize) =>
         layer(
@@ -236,7 +251,11 @@ export const MODEL_CASES: Readonly<Record<string, ModelSpec>> = Object.fromEntri
   [
     model('tiny_deepseekmoe_v1', [kind(heads(), dense(40)), kind(heads(), moe(8, 3, swiglu(12), {}, shared(2, 24)))], [0, 1]),
     model('tiny_mixtral', [kind(heads({ kvHeads: 2 }), moe(4, 2, swiglu(24), { renormalize: SUM }))], [0, 0]),
-    model('tiny_qwen2_moe', [kind(qwen2Attention, dense(40)), kind(qwen2Attention, moe(8, 2, swiglu(12), {}, shared(1, 28, 'sigmoid')))], [0, 1]),
+    model(
+      'tiny_qwen2_moe',
+      [kind(qwen2Attention, dense(40)), kind(qwen2Attention, moe(8, 2, swiglu(12), {}, shared(1, 28, 'sigmoid')))],
+      [0, 1],
+    ),
     model(
       'tiny_qwen3_moe',
       [
@@ -258,11 +277,16 @@ export const MODEL_CASES: Readonly<Record<string, ModelSpec>> = Object.fromEntri
       });
       return model('tiny_deepseek_v3_yarn', [kind(attention, dense(40)), kind(attention, v3Moe)], [0, 1]);
     })(),
-    model('tiny_granitemoe', [kind(heads({ kvHeads: 2, scale: 0.015625 }), moe(8, 2, swiglu(12), { weights: 'softmax-selected' }))], [0, 0], {
-      embedding: { tied: true, multiplier: 12 },
-      head: { bias: false, divisor: 6 },
-      residualMultiplier: 0.22,
-    }),
+    model(
+      'tiny_granitemoe',
+      [kind(heads({ kvHeads: 2, scale: 0.015625 }), moe(8, 2, swiglu(12), { weights: 'softmax-selected' }))],
+      [0, 0],
+      {
+        embedding: { tied: true, multiplier: 12 },
+        head: { bias: false, divisor: 6 },
+        residualMultiplier: 0.22,
+      },
+    ),
     model('tiny_gpt_oss', [kind({ ...ossAttention, window: 4 }, ossMoe), kind(ossAttention, ossMoe)], [0, 1], {
       norm: { kind: 'rms', eps: 1e-5, bias: false },
     }),

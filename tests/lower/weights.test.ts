@@ -90,13 +90,18 @@ const withFfn = (ffn: LayerFfn): ModelSpec => {
   return { ...spec, hidden: D, kinds: [{ ...kind, ffn }] };
 };
 
-const sectionWith = (graphs: readonly Graph[], name: string): Graph => graphs.find((g) => g.params.some((p) => p.name.endsWith(name))) ?? fail(name);
+const sectionWith = (graphs: readonly Graph[], name: string): Graph =>
+  graphs.find((g) => g.params.some((p) => p.name.endsWith(name))) ?? fail(name);
 function fail(name: string): never {
   throw new Error(`no ${name}`);
 }
 
 /** Assembles the parameters whose names end so, for layer 7 of a model or for a layer alone. */
-function assemble(graphs: readonly Graph[], tensors: Tensors, ends: string): { readonly param: GraphParam; readonly data: ArrayLike<number> } {
+function assemble(
+  graphs: readonly Graph[],
+  tensors: Tensors,
+  ends: string,
+): { readonly param: GraphParam; readonly data: ArrayLike<number> } {
   const param = sectionWith(graphs, ends).params.find((p) => p.name.endsWith(ends)) ?? fail(ends);
   const checkpoint: Checkpoint = (name) => tensors[name];
   return { param, data: assembleWeight(param, 7, checkpoint) };
@@ -121,12 +126,17 @@ describe('expert banks', () => {
     ['D fused [E, in, out]', 'model.layers.7.feed_forward.'],
     ['E stacked', 'transformer.blocks.7.ffn.'],
   ])('of a model: %s at %s', (name, at) => {
-    for (const fused of ['halves', 'interleaved'] as const) expectExperts(graphsOf(withFfn(bankOf(fused))), layouts[name]?.(at, fused) ?? {});
+    for (const fused of ['halves', 'interleaved'] as const)
+      expectExperts(graphsOf(withFfn(bankOf(fused))), layouts[name]?.(at, fused) ?? {});
   });
 
-  it.each(['A per expert gate/up/down', 'B per expert w1/w3/w2', 'C fused [E, out, in]', 'D fused [E, in, out]', 'stacked'])('of a layer alone: %s', (name) => {
-    for (const fused of ['halves', 'interleaved'] as const) expectExperts(graphsOf(layer('l', D, bankOf(fused))), layouts[name]?.('', fused) ?? {});
-  });
+  it.each(['A per expert gate/up/down', 'B per expert w1/w3/w2', 'C fused [E, out, in]', 'D fused [E, in, out]', 'stacked'])(
+    'of a layer alone: %s',
+    (name) => {
+      for (const fused of ['halves', 'interleaved'] as const)
+        expectExperts(graphsOf(layer('l', D, bankOf(fused))), layouts[name]?.('', fused) ?? {});
+    },
+  );
 
   it('told apart where width = hidden by the tensor beside them', () => {
     const S = 4;
@@ -135,7 +145,10 @@ describe('expert banks', () => {
     const graphs = graphsOf(layer('l', S, moe(E, 1, swiglu(S))));
     const outMajor = { 'experts.down_proj': filled([E, S, S], at), 'experts.up_proj': filled([E, S, S], inner) };
     expect(assemble(graphs, outMajor, 'experts.down.weight').data).toEqual(filled([E, S, S], at).data);
-    const inMajor = { 'experts.down_proj': filled([E, S, S], (e = 0, k = 0, n = 0) => at(e, n, k)), 'experts.gate_up_proj': filled([E, S, 2 * S], inner) };
+    const inMajor = {
+      'experts.down_proj': filled([E, S, S], (e = 0, k = 0, n = 0) => at(e, n, k)),
+      'experts.gate_up_proj': filled([E, S, 2 * S], inner),
+    };
     expect(assemble(graphs, inMajor, 'experts.down.weight').data).toEqual(filled([E, S, S], at).data);
   });
 
@@ -146,7 +159,11 @@ describe('expert banks', () => {
         [`${prefix}experts.gate_up_proj_bias`]: filled([E, 2 * M], fusedAt(fused, gateBias, upBias)),
         [`${prefix}experts.down_proj_bias`]: filled([E, D], downBias),
       });
-      const split = { 'experts.gate_proj_bias': filled([E, M], gateBias), 'experts.up_proj_bias': filled([E, M], upBias), 'experts.down_proj_bias': filled([E, D], downBias) };
+      const split = {
+        'experts.gate_proj_bias': filled([E, M], gateBias),
+        'experts.up_proj_bias': filled([E, M], upBias),
+        'experts.down_proj_bias': filled([E, D], downBias),
+      };
       const perTensor = perExpert((e) => ({
         [`experts.${e}.gate_proj.bias`]: filled([M], (n = 0) => gateBias(e, n)),
         [`experts.${e}.up_proj.bias`]: filled([M], (n = 0) => upBias(e, n)),
@@ -168,7 +185,12 @@ describe('expert banks', () => {
 
   it('of two matrices: stacked and in the names of Switch', () => {
     const graphs = graphsOf(layer('l', D, moe(E, 1, twoMatrix(M, 'relu', true))));
-    const bank = { 'experts.wi': filled([E, M, D], gate), 'experts.wo': filled([E, D, M], down), 'experts.bi': filled([E, M], gateBias), 'experts.bo': filled([E, D], downBias) };
+    const bank = {
+      'experts.wi': filled([E, M, D], gate),
+      'experts.wo': filled([E, D, M], down),
+      'experts.bi': filled([E, M], gateBias),
+      'experts.bo': filled([E, D], downBias),
+    };
     const named = perExpert((e) => ({
       [`experts.expert_${e}.wi.weight`]: filled([M, D], (n = 0, k = 0) => gate(e, n, k)),
       [`experts.expert_${e}.wo.weight`]: filled([D, M], (n = 0, k = 0) => down(e, n, k)),
@@ -189,13 +211,17 @@ describe('routers and shared experts', () => {
   const bias = filled([E], (n = 0) => gateBias(0, n));
   const layerAt = 'model.layers.7.';
 
-  it.each(['mlp.gate.weight', 'mlp.gate.wg.weight', 'mlp.router.weight', 'block_sparse_moe.gate.weight', 'block_sparse_moe.router.layer.weight', 'feed_forward.router.weight'])(
-    'router at %s',
-    (name) => {
-      const tensors = { [layerAt + name]: filled([E, D], (n = 0, k = 0) => routerAt(0, n, k)) };
-      expect(assemble(graphsOf(withFfn(moe(E, 1, swiglu(M)))), tensors, 'router.weight').data).toEqual(tensors[layerAt + name]?.data);
-    },
-  );
+  it.each([
+    'mlp.gate.weight',
+    'mlp.gate.wg.weight',
+    'mlp.router.weight',
+    'block_sparse_moe.gate.weight',
+    'block_sparse_moe.router.layer.weight',
+    'feed_forward.router.weight',
+  ])('router at %s', (name) => {
+    const tensors = { [layerAt + name]: filled([E, D], (n = 0, k = 0) => routerAt(0, n, k)) };
+    expect(assemble(graphsOf(withFfn(moe(E, 1, swiglu(M)))), tensors, 'router.weight').data).toEqual(tensors[layerAt + name]?.data);
+  });
 
   it.each([
     ['mlp.gate.e_score_correction_bias', [E]],
@@ -221,7 +247,8 @@ describe('routers and shared experts', () => {
     const hash = (k: number): LayerSpec =>
       layer('l', D, moe(E, k, swiglu(M), { select: { kind: 'hash', table: 'my table' }, score: 'none', weights: 'one' }), { vocab: 6 });
     const ids = Int32Array.from([0, 1, 2, 2, 1, 0]);
-    for (const shape of [[6], [6, 1]]) expect(assemble(graphsOf(hash(1)), { 'my table': { shape, data: ids } }, 'router.table').data).toEqual(ids);
+    for (const shape of [[6], [6, 1]])
+      expect(assemble(graphsOf(hash(1)), { 'my table': { shape, data: ids } }, 'router.table').data).toEqual(ids);
     const two = Int32Array.from([...ids, ...ids]);
     expect(assemble(graphsOf(hash(2)), { 'my table': { shape: [6, 2], data: two } }, 'router.table').data).toEqual(two);
   });
@@ -235,15 +262,21 @@ describe('latent attention', () => {
     const tensors = { 'model.layers.7.self_attn.kv_b_proj.weight': { shape: [heads * (nope + v), lora], data: source } };
     const at = (row: number, col: number): number => source[row * lora + col] ?? NaN;
     const graphs = graphsOf(spec);
-    expect(assemble(graphs, tensors, 'attn.k_up.weight').data).toEqual(filled([heads, lora, nope], (h = 0, n = 0, k = 0) => at(h * (nope + v) + k, n)).data);
-    expect(assemble(graphs, tensors, 'attn.v_up.weight').data).toEqual(filled([heads, v, lora], (h = 0, n = 0, k = 0) => at(h * (nope + v) + nope + n, k)).data);
+    expect(assemble(graphs, tensors, 'attn.k_up.weight').data).toEqual(
+      filled([heads, lora, nope], (h = 0, n = 0, k = 0) => at(h * (nope + v) + k, n)).data,
+    );
+    expect(assemble(graphs, tensors, 'attn.v_up.weight').data).toEqual(
+      filled([heads, v, lora], (h = 0, n = 0, k = 0) => at(h * (nope + v) + nope + n, k)).data,
+    );
   });
 });
 
 describe('what is missing', () => {
   it('is named with every place that was looked at', () => {
     const graphs = graphsOf(layer('l', D, moe(E, 1, swiglu(M))));
-    expect(() => assemble(graphs, {}, 'router.weight')).toThrow(/router.weight: none of these tensors is in the checkpoint: gate.weight \[3, 4\], router.weight/);
+    expect(() => assemble(graphs, {}, 'router.weight')).toThrow(
+      /router.weight: none of these tensors is in the checkpoint: gate.weight \[3, 4\], router.weight/,
+    );
     const wrongShape = { 'gate.weight': filled([D, E], () => 0) };
     expect(() => assemble(graphs, wrongShape, 'router.weight')).toThrow(/none of these tensors/);
   });

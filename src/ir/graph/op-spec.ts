@@ -119,7 +119,6 @@ export const dimSize = (dim: Dim, env: CostEnv): Size => (dim === 'P' ? env.P : 
 export const elements = (type: Type, env: CostEnv): Size =>
   type.kind === 'plan' ? 0 : type.shape.reduce<Size>((n, dim) => mulSize(n, dimSize(dim, env)), 1);
 
-export const bytesOf = (type: Type, env: CostEnv): Size =>
-  type.kind === 'plan' ? 0 : mulSize(elements(type, env), BYTES[type.dtype]);
+export const bytesOf = (type: Type, env: CostEnv): Size => (type.kind === 'plan' ? 0 : mulSize(elements(type, env), BYTES[type.dtype]));
 
 export const elementBytes = (value: Value): number => (value.type.kind === 'plan' ? 0 : BYTES[value.type.dtype]);

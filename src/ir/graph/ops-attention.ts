@@ -1,18 +1,6 @@
 /** Rows of the op table that know positions and the KV cache. */
 import { addSize, mulSize, type Size } from '../../base/size.ts';
-import {
-  ACT,
-  bytesOf,
-  numberDim,
-  type OpSpec,
-  rowsOf,
-  shapeOf,
-  shapes,
-  tensor,
-  wantCount,
-  wantFinite,
-  WEIGHT,
-} from './op-spec.ts';
+import { ACT, bytesOf, numberDim, type OpSpec, rowsOf, shapeOf, shapes, tensor, wantCount, wantFinite, WEIGHT } from './op-spec.ts';
 import type { AttentionAttrs } from './types.ts';
 
 export const rope: OpSpec<'rope'> = {
@@ -79,4 +67,3 @@ export const attention: OpSpec<'attention'> = {
     return addSize(addSize(bytesOf(q.type, env), mulSize(keysSeen(attrs), 4 * width)), mulSize('T', 4 * attrs.heads * attrs.vDim));
   },
 };
-

@@ -21,7 +21,11 @@ import {
 import type { Epilogue, GluClamp, NormAttrs, Value } from './types.ts';
 
 /** Sum of the bytes of operands and results, each touched once. */
-export const allBytes = (values: Readonly<Record<string, Value | undefined>>, outs: Readonly<Record<string, Value['type'] | undefined>>, env: CostEnv): Size => {
+export const allBytes = (
+  values: Readonly<Record<string, Value | undefined>>,
+  outs: Readonly<Record<string, Value['type'] | undefined>>,
+  env: CostEnv,
+): Size => {
   const ins = Object.values(values).reduce<Size>((n, v) => (v === undefined ? n : addSize(n, bytesOf(v.type, env))), 0);
   return Object.values(outs).reduce<Size>((n, t) => (t === undefined ? n : addSize(n, bytesOf(t, env))), ins);
 };
@@ -115,8 +119,7 @@ export const headLinear: OpSpec<'head_linear'> = {
     s.check('x', x, ACT, 'rows', heads * s.number('k'));
     s.number('n');
   },
-  flops: ({ x, weight }, { heads }, env) =>
-    mulSize(dimSize(rowsOf(x), env), 2 * heads * numberDim(weight, 1) * numberDim(weight, 2)),
+  flops: ({ x, weight }, { heads }, env) => mulSize(dimSize(rowsOf(x), env), 2 * heads * numberDim(weight, 1) * numberDim(weight, 2)),
   bytes: (ins, attrs, env) => allBytes({ ...ins }, headLinear.infer(ins, attrs), env),
 };
 

@@ -51,7 +51,8 @@ function verifyRouteAttrs(attrs: RouteAttrs, bad: Bad): void {
     if (attrs.weights === 'softmax-selected') bad('expert choice weights are scores or 1');
   }
   if (select.kind === 'sparse-mixer' && !(select.jitter >= 0)) bad(`jitter is ${select.jitter}, not from 0 up`);
-  if (attrs.score === 'none' && select.kind === 'top-k' && attrs.weights === 'scores') bad('weights cannot be scores where there is no score');
+  if (attrs.score === 'none' && select.kind === 'top-k' && attrs.weights === 'scores')
+    bad('weights cannot be scores where there is no score');
   if (renormalize !== undefined && !(renormalize.p > 0 && renormalize.eps >= 0))
     bad(`renormalisation by p = ${renormalize.p}, eps = ${renormalize.eps} is undefined`);
 }
@@ -65,8 +66,10 @@ function verifyRouteOperands(ins: Parameters<typeof route.verify>[0], attrs: Rou
   if ((attrs.norm !== undefined) !== (ins.normWeight !== undefined)) bad('attribute norm and operand normWeight go together');
   if (ins.normBias !== undefined && ins.normWeight === undefined) bad('normBias goes with normWeight');
   const isHash = attrs.select.kind === 'hash';
-  if (isHash !== (ins.table !== undefined) || isHash !== (ins.tokenIds !== undefined)) bad('table and tokenIds go with hash routing, and only with it');
-  if (ins.selectionBias !== undefined && attrs.select.kind !== 'top-k') bad(`a selection bias goes with top-k, not with ${attrs.select.kind}`);
+  if (isHash !== (ins.table !== undefined) || isHash !== (ins.tokenIds !== undefined))
+    bad('table and tokenIds go with hash routing, and only with it');
+  if (ins.selectionBias !== undefined && attrs.select.kind !== 'top-k')
+    bad(`a selection bias goes with top-k, not with ${attrs.select.kind}`);
 }
 
 export const route: OpSpec<'moe.route'> = {
@@ -104,7 +107,8 @@ export const route: OpSpec<'moe.route'> = {
     s.check('selectionBias', ins.selectionBias, WEIGHT, attrs.experts);
     s.check('sharedGate', ins.sharedGate, WEIGHT, 1, 'd');
     s.check('tokenIds', ins.tokenIds, INDEX, 'T');
-    if (attrs.slots === 1 && ins.table?.type.kind === 'tensor' && ins.table.type.shape.length === 1) s.check('table', ins.table, INDEX, 'vocab');
+    if (attrs.slots === 1 && ins.table?.type.kind === 'tensor' && ins.table.type.shape.length === 1)
+      s.check('table', ins.table, INDEX, 'vocab');
     else s.check('table', ins.table, INDEX, 'vocab', attrs.slots);
   },
   flops: ({ x, sharedGate }, { experts, norm }) => {
@@ -209,12 +213,14 @@ export const groupedLinear: OpSpec<'moe.grouped_linear'> = {
     verifyEpilogue(attrs.epilogue, bad);
     wantFinite(bad, 'scale', attrs.scale);
     const shared = ins.sharedWeight !== undefined;
-    if (!shared && (ins.sharedX ?? ins.sharedBias ?? ins.sharedGate) !== undefined) bad('sharedX, sharedBias and sharedGate go with sharedWeight');
+    if (!shared && (ins.sharedX ?? ins.sharedBias ?? ins.sharedGate) !== undefined)
+      bad('sharedX, sharedBias and sharedGate go with sharedWeight');
     if (shared && ins.sharedX === undefined && !attrs.gather) bad('sharedWeight needs sharedX where rows are not gathered');
     if (shared && ins.sharedX === undefined && s.dim('sk') !== s.dim('k')) bad('sharedWeight has not the width of x');
     if (!attrs.combine && (ins.sharedGate ?? ins.residual) !== undefined) bad('sharedGate and residual go with combine');
     if (!attrs.combine && (attrs.weighted || attrs.scale !== 1)) bad('weighted and scale go with combine');
-    if (attrs.combine && attrs.weighted !== (ins.routeWeights !== undefined)) bad('combine reads routeWeights exactly where it is weighted');
+    if (attrs.combine && attrs.weighted !== (ins.routeWeights !== undefined))
+      bad('combine reads routeWeights exactly where it is weighted');
     if (attrs.combine && attrs.epilogue.kind !== 'none') bad('combine goes without an epilogue');
   },
   flops: ({ weight, sharedWeight }, _attrs, env) => {

@@ -43,7 +43,8 @@ export function routedRows(graph: Graph): Size {
   return 0;
 }
 
-const cost = <K extends OpName>(what: 'flops' | 'bytes', node: Node<K>, env: CostEnv): Size => OPS[node.op][what](node.ins, node.attrs, env);
+const cost = <K extends OpName>(what: 'flops' | 'bytes', node: Node<K>, env: CostEnv): Size =>
+  OPS[node.op][what](node.ins, node.attrs, env);
 
 export const flopsOf = (node: Node, env: CostEnv): Size => cost('flops', node, env);
 export const bytesMoved = (node: Node, env: CostEnv): Size => cost('bytes', node, env);

@@ -27,7 +27,13 @@ function parseType(text: string, fail: Fail): Type {
   const plan = /^plan\((\d+), (\d+), (direct|sorted), (\d+)\)$/.exec(text);
   if (plan !== null) {
     const [, experts, slots, mode, tileRows] = plan;
-    return { kind: 'plan', experts: Number(experts), slots: Number(slots), mode: mode === 'direct' ? 'direct' : 'sorted', tileRows: Number(tileRows) };
+    return {
+      kind: 'plan',
+      experts: Number(experts),
+      slots: Number(slots),
+      mode: mode === 'direct' ? 'direct' : 'sorted',
+      tileRows: Number(tileRows),
+    };
   }
   const tensor = /^(\w+)\[([^\]]*)\]$/.exec(text);
   const dtype = tensor?.[1] ?? '';
@@ -68,7 +74,14 @@ function parseRole(kind: string, rest: string, parts: readonly WeightPart[], fai
   if (kind === 'rope') {
     const match = /^ scale (\S+) frequencies ?(.*)$/.exec(rest);
     if (match === null) return fail('a rope table is: scale s frequencies f …');
-    return { kind, inverseFrequencies: (match[2] ?? '').split(' ').filter((f) => f !== '').map(Number), scale: Number(match[1]) };
+    return {
+      kind,
+      inverseFrequencies: (match[2] ?? '')
+        .split(' ')
+        .filter((f) => f !== '')
+        .map(Number),
+      scale: Number(match[1]),
+    };
   }
   if (rest !== '') return fail(`unexpected ${rest}`);
   if (kind === 'weight') return { kind, parts };
@@ -92,7 +105,8 @@ interface Scope {
 function parseNode(text: string, scope: Scope, fail: Fail): Node {
   const match = /^(.*?) = ([\w.]+)\((.*?)\)(?: (\{.*\}))?$/.exec(text);
   const op = match?.[2] ?? '';
-  if (match === null || !isOpName(op)) return fail(match === null ? 'a node is: results = op(operands) attributes' : `no op is called ${op}`);
+  if (match === null || !isOpName(op))
+    return fail(match === null ? 'a node is: results = op(operands) attributes' : `no op is called ${op}`);
   const ins = parseNamed(match[3] ?? '', fail).map(([name, id]) => {
     if (!Object.hasOwn(OPS[op].ins, name)) fail(`${op} has no operand ${name}`);
     return [name, scope.use(id)] as const;

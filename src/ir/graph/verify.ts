@@ -25,9 +25,13 @@ function paramProblems({ value, role }: GraphParam): readonly string[] {
     case 'weight':
       return weightProblems(type, role);
     case 'rope': {
-      const fits = type.dtype === 'f32' && type.shape.length === 2 && type.shape[0] === 'cap' && type.shape[1] === 2 * role.inverseFrequencies.length;
+      const fits =
+        type.dtype === 'f32' && type.shape.length === 2 && type.shape[0] === 'cap' && type.shape[1] === 2 * role.inverseFrequencies.length;
       const finite = [...role.inverseFrequencies, role.scale].every(Number.isFinite);
-      return [...(fits ? [] : [`a rope table is f32[cap, ${2 * role.inverseFrequencies.length}]`]), ...(finite ? [] : ['a frequency is not finite'])];
+      return [
+        ...(fits ? [] : [`a rope table is f32[cap, ${2 * role.inverseFrequencies.length}]`]),
+        ...(finite ? [] : ['a frequency is not finite']),
+      ];
     }
     case 'state':
       return type.shape.length === 2 && type.shape[0] === 'cap' ? [] : ['a state has one row a token of context'];

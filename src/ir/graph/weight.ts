@@ -58,9 +58,11 @@ function sourceProblem(part: WeightPart, source: TensorSource, layout: WeightLay
   const lastN = source.n.start + (part.rows - 1) * source.n.step;
   const lastK = source.k.start + ((layout.k ?? 1) - 1) * source.k.step;
   const [row, col] = source.n.axis === 0 ? [lastN, lastK] : [lastK, lastN];
-  if (row >= rows || col >= cols || source.n.start < 0 || source.k.start < 0) return `index [${row}, ${col}] leaves the ${rows} × ${cols} matrix`;
+  if (row >= rows || col >= cols || source.n.start < 0 || source.k.start < 0)
+    return `index [${row}, ${col}] leaves the ${rows} × ${cols} matrix`;
   const banks = layout.bank ?? 1;
-  if (source.bankRows !== undefined && (source.shape[0] ?? 0) !== banks * source.bankRows) return `${source.shape[0] ?? 0} rows are not ${banks} banks of ${source.bankRows}`;
+  if (source.bankRows !== undefined && (source.shape[0] ?? 0) !== banks * source.bankRows)
+    return `${source.shape[0] ?? 0} rows are not ${banks} banks of ${source.bankRows}`;
   const leading = layout.bank !== undefined && source.bankRows === undefined && !source.name.includes('{e}');
   if (leading && source.shape[0] !== banks) return `${source.shape[0] ?? 0} banks, not ${banks}`;
   return undefined;

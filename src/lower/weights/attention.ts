@@ -23,7 +23,10 @@ const NORM_NAMES: Readonly<Record<NormPlace, readonly string[]>> = {
 };
 
 export const normVector = (place: NormPlace, which: 'weight' | 'bias', d: number): readonly TensorSource[] =>
-  vectors(NORM_NAMES[place].map((name) => `${name}.${which}`), d);
+  vectors(
+    NORM_NAMES[place].map((name) => `${name}.${which}`),
+    d,
+  );
 
 type Projection = 'q' | 'k' | 'v' | 'o';
 
@@ -34,13 +37,11 @@ function fusedStart(a: HeadsAttention, which: Exclude<Projection, 'o'>): number 
 }
 
 export function projection(a: HeadsAttention, which: Projection, n: number, k: number): readonly TensorSource[] {
-  if (which === 'o') return matrices([`${SELF}o_proj.weight`, `${SELF}out_proj.weight`, `${DBRX_PREFIX}norm_attn_norm.attn.out_proj.weight`], n, k);
+  if (which === 'o')
+    return matrices([`${SELF}o_proj.weight`, `${SELF}out_proj.weight`, `${DBRX_PREFIX}norm_attn_norm.attn.out_proj.weight`], n, k);
   const all = (a.heads + 2 * a.kvHeads) * a.headDim;
   const fused = [`${SELF}qkv_proj.weight`, `${DBRX_PREFIX}norm_attn_norm.attn.Wqkv.weight`];
-  return [
-    matrix(`${SELF}${which}_proj.weight`, n, k),
-    ...fused.map((name) => pick(matrix(name, all, k), fusedStart(a, which))),
-  ];
+  return [matrix(`${SELF}${which}_proj.weight`, n, k), ...fused.map((name) => pick(matrix(name, all, k), fusedStart(a, which)))];
 }
 
 export const projectionBias = (which: Projection, n: number): readonly TensorSource[] =>

@@ -67,7 +67,12 @@ export function expertsHalfBias(scope: Scope, { experts, ffn }: BankShape, which
 export function expertsDownBias(scope: Scope, { experts, hidden }: BankShape): readonly TensorSource[] {
   const stackedBias = (at: string): TensorSource => bankVector(`${at}experts.down_proj_bias`, experts, hidden);
   if (scope.kind === 'layer') return [stackedBias(''), vector('experts.{e}.down_proj.bias', hidden), vector('experts.{e}.w2.bias', hidden)];
-  return [stackedBias(MLP), stackedBias(FORWARD), vector(`${MLP}experts.{e}.down_proj.bias`, hidden), vector(`${SPARSE}experts.{e}.w2.bias`, hidden)];
+  return [
+    stackedBias(MLP),
+    stackedBias(FORWARD),
+    vector(`${MLP}experts.{e}.down_proj.bias`, hidden),
+    vector(`${SPARSE}experts.{e}.w2.bias`, hidden),
+  ];
 }
 
 /** What the first and second matrix of a network without a gate are called. */
@@ -104,11 +109,20 @@ export function expertsPlainBias(scope: Scope, experts: number, which: 'in' | 'o
 export function densePrefixes(scope: Scope, part: 'dense' | 'shared'): readonly string[] {
   if (part === 'dense') return scope.kind === 'layer' ? [''] : [MLP, FORWARD];
   if (scope.kind === 'layer') return ['shared.', 'shared_experts.', 'shared_expert.', 'shared_mlp.'];
-  return [`${MLP}shared_experts.`, `${MLP}shared_expert.`, `${MLP}shared_mlp.`, `${FORWARD}shared_expert.`, `${FORWARD}shared_experts.`, `${SPARSE}shared_experts.`, `${LAYER_PREFIX}shared_mlp.`];
+  return [
+    `${MLP}shared_experts.`,
+    `${MLP}shared_expert.`,
+    `${MLP}shared_mlp.`,
+    `${FORWARD}shared_expert.`,
+    `${FORWARD}shared_experts.`,
+    `${SPARSE}shared_experts.`,
+    `${LAYER_PREFIX}shared_mlp.`,
+  ];
 }
 
 /** `gate_proj.weight`, and the bare `gate_proj` that a layer alone uses. */
-const named = (scope: Scope, at: string, name: string): readonly string[] => (scope.kind === 'layer' ? [`${at}${name}`, `${at}${name}.weight`] : [`${at}${name}.weight`]);
+const named = (scope: Scope, at: string, name: string): readonly string[] =>
+  scope.kind === 'layer' ? [`${at}${name}`, `${at}${name}.weight`] : [`${at}${name}.weight`];
 
 /** Gate or up rows: canonical [width, hidden]. */
 export function denseHalf(scope: Scope, prefixes: readonly string[], ffn: Ffn, hidden: number, which: Half): readonly TensorSource[] {
@@ -145,4 +159,7 @@ export const densePlain = (scope: Scope, prefixes: readonly string[], which: 'in
   prefixes.flatMap((at) => PLAIN[which].flatMap((name) => named(scope, at, name).map((full) => matrix(full, n, k))));
 
 export const densePlainBias = (prefixes: readonly string[], which: 'in' | 'out', n: number): readonly TensorSource[] =>
-  prefixes.flatMap((at) => [vector(`${at}${PLAIN_BIAS[which]}`, n), ...PLAIN[which].flatMap((name) => [vector(`${at}${name}.bias`, n), vector(`${at}${name}_bias`, n)])]);
+  prefixes.flatMap((at) => [
+    vector(`${at}${PLAIN_BIAS[which]}`, n),
+    ...PLAIN[which].flatMap((name) => [vector(`${at}${name}.bias`, n), vector(`${at}${name}_bias`, n)]),
+  ]);

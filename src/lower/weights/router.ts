@@ -48,7 +48,8 @@ const SHARED_GATE: Readonly<Record<Scope['kind'], readonly string[]>> = {
 export const routerWeight = (scope: Scope, experts: number, d: number): readonly TensorSource[] =>
   ROUTER[scope.kind].map((name) => matrix(name, experts, d));
 
-export const routerBias = (scope: Scope, experts: number): readonly TensorSource[] => LOGIT_BIAS[scope.kind].map((name) => vector(name, experts));
+export const routerBias = (scope: Scope, experts: number): readonly TensorSource[] =>
+  LOGIT_BIAS[scope.kind].map((name) => vector(name, experts));
 
 export const selectionBias = (scope: Scope, experts: number): readonly TensorSource[] =>
   SELECTION_BIAS[scope.kind].flatMap((name) => [vector(name, experts), rowVector(name, experts)]);

@@ -16,7 +16,10 @@ export const rowVector = (name: string, n: number): TensorSource => ({ ...vector
 export const columnVector = (name: string, n: number): TensorSource => ({ ...vector(name, n), shape: [n, 1] });
 
 /** A bank stored [experts, n, k]. */
-export const bank = (name: string, experts: number, n: number, k: number): TensorSource => ({ ...matrix(name, n, k), shape: [experts, n, k] });
+export const bank = (name: string, experts: number, n: number, k: number): TensorSource => ({
+  ...matrix(name, n, k),
+  shape: [experts, n, k],
+});
 
 /** A bank stored [experts, k, n], input-major. */
 export const bankTransposed = (name: string, experts: number, n: number, k: number): TensorSource => ({

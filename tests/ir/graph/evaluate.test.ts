@@ -56,8 +56,14 @@ describe('fused forms', () => {
       const x = p.input('x', 'T', D);
       const both = { kind: 'glu', activation: 'silu' } as const;
       if (fused) {
-        const h = g.add('linear', { x, weight: p.weight('gate_up', 8, D), bias: p.vector('gate_up.bias', 8) }, { epilogue: both, scale: 1 }).y;
-        return g.finish({ y: g.add('linear', { x: h, weight: p.weight('down', D, 4), residual: x }, { epilogue: { kind: 'none' }, scale: 0.25 }).y });
+        const h = g.add(
+          'linear',
+          { x, weight: p.weight('gate_up', 8, D), bias: p.vector('gate_up.bias', 8) },
+          { epilogue: both, scale: 1 },
+        ).y;
+        return g.finish({
+          y: g.add('linear', { x: h, weight: p.weight('down', D, 4), residual: x }, { epilogue: { kind: 'none' }, scale: 0.25 }).y,
+        });
       }
       const plain = { epilogue: { kind: 'none' }, scale: 1 } as const;
       const gate = g.add('linear', { x, weight: p.weight('gate', 4, D), bias: p.vector('gate.bias', 4) }, plain).y;
@@ -72,17 +78,17 @@ describe('fused forms', () => {
 });
 
 describe('scalar functions', () => {
-  // Values to 20 digits from Abramowitz & Stegun 7.1 and the DLMF.
+  // Values from Abramowitz & Stegun 7.1 and the DLMF.
   it.each([
     [0, 1],
-    [0.5, 0.4795001221869534623],
-    [1, 0.15729920705028513066],
-    [2, 0.00467773498104726584],
-    [3, 2.209049699858544137e-5],
-    [5, 1.5374597944280348502e-12],
-    [10, 2.0884875837625447570e-45],
-    [-1, 1.84270079294971486934],
-    [-3, 1.99997790950300141456],
+    [0.5, 0.4795001221869535],
+    [1, 0.15729920705028513],
+    [2, 0.004677734981047266],
+    [3, 2.209049699858544e-5],
+    [5, 1.5374597944280349e-12],
+    [10, 2.0884875837625446e-45],
+    [-1, 1.8427007929497148],
+    [-3, 1.9999779095030015],
   ])('erfc(%f)', (x, wanted) => {
     expect(Math.abs(erfc(x) / wanted - 1)).toBeLessThan(5e-15);
   });
@@ -126,10 +132,16 @@ describe('states', () => {
     ]);
     const x = numbers('x', 44);
     const call = (past: number, T: number): Data | undefined =>
-      evaluate(graph(), { params: new Map<string, Data>([...caches, ['x', x.subarray(past * 4, (past + T) * 4)]]), size: { T, past, seq: T, cap: 10 } })
-        .results['y'];
+      evaluate(graph(), {
+        params: new Map<string, Data>([...caches, ['x', x.subarray(past * 4, (past + T) * 4)]]),
+        size: { T, past, seq: T, cap: 10 },
+      }).results['y'];
     const first = call(0, 4) ?? [];
-    expect(Array.from(caches.get('k') ?? []).map(Number.isNaN).indexOf(true)).toBe(16);
+    expect(
+      Array.from(caches.get('k') ?? [])
+        .map(Number.isNaN)
+        .indexOf(true),
+    ).toBe(16);
     const rest = [...(call(4, 1) ?? []), ...(call(5, 1) ?? [])];
     for (const [, cache] of caches) cache.fill(NaN);
     expect([...first, ...rest]).toEqual(Array.from(call(0, 6) ?? []));
@@ -150,11 +162,19 @@ describe('plans', () => {
     const given = g.param('ids', tensor('u32', 'T', slots), { kind: 'input' });
     const x = g.param('x', tensor('f32', 'T', 1), { kind: 'input' });
     const { plan } = g.add('moe.plan', { ids: given }, { experts: 3, slots, mode, tileRows: 1 });
-    const graph = g.finish({ rows: g.add('moe.permute', { x, plan }, {}).y, back: g.add('moe.combine', { x: g.add('moe.permute', { x, plan }, {}).y, plan, ids: given }, { slots, scale: 1 }).y });
-    const params = new Map<string, Data>([['ids', Uint32Array.from(ids)], ['x', Float64Array.from({ length: T }, (_, t) => t)]]);
+    const graph = g.finish({
+      rows: g.add('moe.permute', { x, plan }, {}).y,
+      back: g.add('moe.combine', { x: g.add('moe.permute', { x, plan }, {}).y, plan, ids: given }, { slots, scale: 1 }).y,
+    });
+    const params = new Map<string, Data>([
+      ['ids', Uint32Array.from(ids)],
+      ['x', Float64Array.from({ length: T }, (_, t) => t)],
+    ]);
     const { results } = evaluate(graph, { params, size: { T, past: 0, seq: T, cap: 0 } });
     // Every token gets itself once per kept slot, whatever the plan.
-    expect(Array.from(results['back'] ?? [])).toEqual(Array.from({ length: T }, (_, t) => t * ids.slice(2 * t, 2 * t + 2).filter((e) => e !== DROPPED).length));
+    expect(Array.from(results['back'] ?? [])).toEqual(
+      Array.from({ length: T }, (_, t) => t * ids.slice(2 * t, 2 * t + 2).filter((e) => e !== DROPPED).length),
+    );
     return results['rows'] ?? new Float64Array();
   };
 

@@ -42,7 +42,6 @@ const EXPERTS = {
 const CLAMP = { limit: 2, alpha: 1.1, upOffset: 0.5 } as const;
 const NORM = { kind: 'layer', eps: 1e-5 } as const;
 
-
 /** norm → MoE with gated shared experts, biases and a residual of half weight: every step its own op. */
 export function unfusedLayer(mode: 'direct' | 'sorted' = 'direct'): Graph {
   const g = graphBuilder('layer');
@@ -56,9 +55,17 @@ export function unfusedLayer(mode: 'direct' | 'sorted' = 'direct'): Graph {
   const rows = g.add('moe.permute', { x: xn, plan }, {}).y;
   const grouped = { gather: false, epilogue: { kind: 'none' }, combine: false, weighted: false, scale: 1 } as const;
   const half = (name: 'gate' | 'up'): Value =>
-    g.add('moe.grouped_linear', { x: rows, plan, ids, weight: p.weight(`e.${name}`, E, M, D), bias: p.vector(`e.${name}.bias`, E, M) }, grouped).y;
+    g.add(
+      'moe.grouped_linear',
+      { x: rows, plan, ids, weight: p.weight(`e.${name}`, E, M, D), bias: p.vector(`e.${name}.bias`, E, M) },
+      grouped,
+    ).y;
   const h = g.add('glu', { gate: half('gate'), up: half('up') }, { activation: 'silu', clamp: CLAMP }).y;
-  const down = g.add('moe.grouped_linear', { x: h, plan, ids, weight: p.weight('e.down', E, D, M), bias: p.vector('e.down.bias', E, D) }, grouped).y;
+  const down = g.add(
+    'moe.grouped_linear',
+    { x: h, plan, ids, weight: p.weight('e.down', E, D, M), bias: p.vector('e.down.bias', E, D) },
+    grouped,
+  ).y;
   const routed = g.add('moe.combine', { x: down, plan, ids, weights }, { slots: SLOTS, scale: 1 }).y;
   const sharedHalf = (name: 'gate' | 'up'): Value =>
     g.add('linear', { x: xn, weight: p.weight(`s.${name}`, SHARED, D), bias: p.vector(`s.${name}.bias`, SHARED) }, plain).y;
@@ -129,5 +136,22 @@ export const weightShape = (param: GraphParam): readonly number[] =>
 
 /** Names that text formats trip over. */
 export const HOSTILE: readonly string[] = [
-  '"', '\\', '\n', '\u2028', '`${1}`', '*/', '__proto__', 'constructor', 'a b = c(d)', '%x', '../..', '{"a":1}', '] n 0:0:1', '', '\u0000', '😀', 'return', '" [1] n 0:0:1 k 0:1',
+  '"',
+  '\\',
+  '\n',
+  '\u2028',
+  '`${1}`',
+  '*/',
+  '__proto__',
+  'constructor',
+  'a b = c(d)',
+  '%x',
+  '../..',
+  '{"a":1}',
+  '] n 0:0:1',
+  '',
+  '\u0000',
+  '😀',
+  'return',
+  '" [1] n 0:0:1 k 0:1',
 ];

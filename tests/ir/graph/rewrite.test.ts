@@ -2,7 +2,16 @@
 import { describe, expect, it } from 'vitest';
 import { graphBuilder, makeNode } from '../../../src/ir/graph/build.ts';
 import { tensor } from '../../../src/ir/graph/op-spec.ts';
-import { consumers, freshFor, producers, removeDead, replaceValues, rewriteNodes, sortNodes, useCounts } from '../../../src/ir/graph/rewrite.ts';
+import {
+  consumers,
+  freshFor,
+  producers,
+  removeDead,
+  replaceValues,
+  rewriteNodes,
+  sortNodes,
+  useCounts,
+} from '../../../src/ir/graph/rewrite.ts';
 import type { Graph } from '../../../src/ir/graph/types.ts';
 import { verifyGraph } from '../../../src/ir/graph/verify.ts';
 import { isVector } from '../../../src/ir/graph/weight.ts';
@@ -25,7 +34,11 @@ describe('rewrite helpers', () => {
   it('know who makes and who reads a value', () => {
     const graph = small();
     expect([...producers(graph)].map(([id, node]) => `${id}:${node.op}`)).toEqual(['act:act', 'act_1:act', 'act_2:act', 'add:add']);
-    expect(consumers(graph).get('act')?.map((node) => node.op)).toEqual(['act', 'add']);
+    expect(
+      consumers(graph)
+        .get('act')
+        ?.map((node) => node.op),
+    ).toEqual(['act', 'add']);
     expect(Object.fromEntries(useCounts(graph))).toEqual({ x: 1, act: 2, act_1: 2, add: 1 });
   });
 
@@ -45,7 +58,13 @@ describe('rewrite helpers', () => {
     const graph = small();
     const [x, a] = [graph.params[0]?.value, producers(graph).get('act')];
     if (x === undefined || a?.op !== 'act') throw new Error('no values');
-    const replaced = replaceValues(graph, new Map([['act_1', a.outs.y], ['act', x]]));
+    const replaced = replaceValues(
+      graph,
+      new Map([
+        ['act_1', a.outs.y],
+        ['act', x],
+      ]),
+    );
     expect(verifyGraph(replaced)).toEqual([]);
     expect(useCounts(replaced).get('x')).toBe(5);
     expect(removeDead(replaced).nodes.map((node) => node.op)).toEqual(['add']);

@@ -93,7 +93,14 @@ describe('selection', () => {
   it('reads a table', () => {
     const hash = attrs({ select: { kind: 'hash' }, score: 'softmax' });
     const table = [3, 1, 0, 2];
-    const { ids, weights } = route(hash, [[1, 2, 3, 4], [0, 0, 0, 0]], { table, tokenIds: [0, 1] });
+    const { ids, weights } = route(
+      hash,
+      [
+        [1, 2, 3, 4],
+        [0, 0, 0, 0],
+      ],
+      { table, tokenIds: [0, 1] },
+    );
     expect(ids).toEqual([3, 1, 0, 2]);
     const s = softmax(1, 2, 3, 4);
     close(weights, [s[3] ?? 0, s[1] ?? 0, 0.25, 0.25]);
@@ -103,12 +110,25 @@ describe('selection', () => {
 
   it('lets experts choose, ties to the lowest token', () => {
     const choice = attrs({ slots: 4, select: { kind: 'expert-choice', capacityFactor: 1 } });
-    const { ids, weights } = route(choice, [[9, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [8, 0, 0, 1]]);
+    const { ids, weights } = route(choice, [
+      [9, 0, 0, 0],
+      [0, 0, 0, 0],
+      [0, 0, 0, 0],
+      [8, 0, 0, 1],
+    ]);
     const [D] = [DROPPED];
     expect(ids).toEqual([0, D, D, D, D, 1, 2, 3, D, D, D, D, D, D, D, D]);
     close([weights[0] ?? 0, weights[5] ?? 0, weights[1] ?? 1], [softmax(9, 0, 0, 0)[0] ?? 0, 0.25, 0]);
     // Five tokens share out as four: floor(5 · 1 / 4) each.
-    expect(route(choice, [[1, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0], [4, 0, 0, 0], [5, 0, 0, 0]]).ids.filter((e) => e === 0)).toHaveLength(1);
+    expect(
+      route(choice, [
+        [1, 0, 0, 0],
+        [2, 0, 0, 0],
+        [3, 0, 0, 0],
+        [4, 0, 0, 0],
+        [5, 0, 0, 0],
+      ]).ids.filter((e) => e === 0),
+    ).toHaveLength(1);
   });
 });
 
@@ -118,13 +138,17 @@ describe('weights', () => {
     close(route(attrs(), logits).weights, softmax(2, 1, 0, -1).slice(0, 2));
     close(route(attrs({ weights: 'softmax-selected' }), logits).weights, softmax(2, 1));
     expect(route(attrs({ weights: 'one', scale: 3 }), logits).weights).toEqual([3, 3]);
-    close(route(attrs({ score: 'sqrt-softplus' }), logits).weights, [Math.sqrt(Math.log(1 + Math.exp(2))), Math.sqrt(Math.log(1 + Math.E))]);
+    close(route(attrs({ score: 'sqrt-softplus' }), logits).weights, [
+      Math.sqrt(Math.log(1 + Math.exp(2))),
+      Math.sqrt(Math.log(1 + Math.E)),
+    ]);
   });
 
   it('are renormalised by a p-norm, with eps added or as a floor', () => {
     const logits = [[2, 1, 0, -1]];
     const [a = 0, b = 0] = softmax(2, 1, 0, -1);
-    const by = (p: number, eps: number, epsMode: 'add' | 'clamp'): readonly number[] => route(attrs({ renormalize: { p, eps, epsMode } }), logits).weights;
+    const by = (p: number, eps: number, epsMode: 'add' | 'clamp'): readonly number[] =>
+      route(attrs({ renormalize: { p, eps, epsMode } }), logits).weights;
     close(by(1, 0, 'add'), [a / (a + b), b / (a + b)]);
     close(by(2, 0, 'add'), [a / Math.hypot(a, b), b / Math.hypot(a, b)]);
     close(by(1, 1, 'add'), [a / (a + b + 1), b / (a + b + 1)]);
@@ -155,8 +179,15 @@ describe('non-finite logits', () => {
     valid(one);
     expect([one.ids[0], one.weights[0], one.faults]).toEqual([1, 1, 1]);
     const two = route(attrs(), [[0, INF, 0, INF]]);
-    expect([two.ids, two.weights]).toEqual([[1, 3], [0.5, 0.5]]);
-    const nan = route(attrs(), [[NaN, 0, 1, -INF], [0, 0, 0, 0], [NaN, 0, 0, 0]]);
+    expect([two.ids, two.weights]).toEqual([
+      [1, 3],
+      [0.5, 0.5],
+    ]);
+    const nan = route(attrs(), [
+      [NaN, 0, 1, -INF],
+      [0, 0, 0, 0],
+      [NaN, 0, 0, 0],
+    ]);
     expect([nan.ids.slice(0, 2), nan.faults]).toEqual([[2, 1], 2]);
     close(nan.weights.slice(0, 2), softmax(1, 0));
     // 1e39 is infinite in f32.
@@ -164,7 +195,11 @@ describe('non-finite logits', () => {
   });
 
   it.each(['softmax', 'sigmoid', 'sqrt-softplus'] as const)('a row of nothing else takes the first experts with weight 0 (%s)', (score) => {
-    for (const row of [[NaN, NaN, NaN, NaN], [-INF, -INF, -INF, -INF], [INF, NaN, -INF, INF]]) {
+    for (const row of [
+      [NaN, NaN, NaN, NaN],
+      [-INF, -INF, -INF, -INF],
+      [INF, NaN, -INF, INF],
+    ]) {
       const rule = attrs({ score, renormalize: { p: 1, eps: 0, epsMode: 'add' } });
       expect(route(rule, [row], { bias: [0, 0, 9, 9] })).toEqual({ ids: [0, 1], weights: [0, 0], faults: 1 });
     }

@@ -45,7 +45,10 @@ describe('graph text', () => {
           ? {
               ...p,
               name: `${name}${i}`,
-              role: { kind: 'weight', parts: p.role.parts.map((part) => ({ ...part, sources: part.sources.map((s) => ({ ...s, name, requires: name })) })) },
+              role: {
+                kind: 'weight',
+                parts: p.role.parts.map((part) => ({ ...part, sources: part.sources.map((s) => ({ ...s, name, requires: name })) })),
+              },
             }
           : p,
       ),
@@ -57,7 +60,9 @@ describe('graph text', () => {
     const [graph] = lowerToGraphs(LAYER_CASES['mixtral_top2'] ?? failNoSpec()).sections;
     const text = printGraph(graph ?? failNoSpec());
     expect(text).toContain('  y=%linear: f32[T, 8] = linear(x=%x, weight=%router.weight) {"epilogue":{"kind":"none"},"scale":1}');
-    expect(text).toContain('  param %experts.gate.weight: f32[8, 20, 24] = weight "experts.gate.weight"\n    rows 20\n      from "experts.gate_proj" [8, 20, 24] n 0:0:1 k 0:1');
+    expect(text).toContain(
+      '  param %experts.gate.weight: f32[8, 20, 24] = weight "experts.gate.weight"\n    rows 20\n      from "experts.gate_proj" [8, 20, 24] n 0:0:1 k 0:1',
+    );
     expect(text).toContain('  return y=%combine, topk_weights=%route.weights, topk_indices=%route.ids\n}\n');
   });
 

@@ -34,11 +34,20 @@ describe('verifyGraph', () => {
 
   it('finds wrong operands, results and attributes', () => {
     const graph = unfusedLayer();
-    const without = (name: string) => (node: Node) => ({ ...node, ins: Object.fromEntries(Object.entries(node.ins).filter(([n]) => n !== name)) });
+    const without = (name: string) => (node: Node) => ({
+      ...node,
+      ins: Object.fromEntries(Object.entries(node.ins).filter(([n]) => n !== name)),
+    });
     expect(problems(mapNode(graph, 'glu', without('up')))).toContain('glu %glu: operand up is missing');
-    expect(problems(mapNode(graph, 'glu', (node) => ({ ...node, ins: { ...node.ins, side: value('x', 'T', D) } })))).toContain('glu %glu: has no operand side');
-    expect(problems(mapNode(graph, 'norm', (node) => ({ ...node, attrs: { ...node.attrs, groups: 3 } })))[0]).toMatch(/3 groups do not divide 8/);
-    expect(problems(mapNode(graph, 'norm', (node) => ({ ...node, attrs: { ...node.attrs, kind: 'rms' } })))[0]).toMatch(/an RMS norm has no bias/);
+    expect(problems(mapNode(graph, 'glu', (node) => ({ ...node, ins: { ...node.ins, side: value('x', 'T', D) } })))).toContain(
+      'glu %glu: has no operand side',
+    );
+    expect(problems(mapNode(graph, 'norm', (node) => ({ ...node, attrs: { ...node.attrs, groups: 3 } })))[0]).toMatch(
+      /3 groups do not divide 8/,
+    );
+    expect(problems(mapNode(graph, 'norm', (node) => ({ ...node, attrs: { ...node.attrs, kind: 'rms' } })))[0]).toMatch(
+      /an RMS norm has no bias/,
+    );
     expect(problems(mapNode(graph, 'moe.combine', (node) => ({ ...node, outs: { y: value('combine', 'T', D + 1) } })))[0]).toBe(
       'moe.combine %combine: result y is f32[T, 8], not f32[T, 9]',
     );
@@ -76,7 +85,9 @@ describe('verifyGraph', () => {
     expect(withRole(weightRole('w', [3, 4], 2), [3, 4])).toEqual([]);
     expect(withRole(weightRole('w', [2, 4], 2), [3, 4])).toEqual(['param w: parts have 2 rows, the weight 3']);
     const source = { name: 'w', shape: [3, 4], n: { axis: 0, start: 1, step: 1 }, k: { start: 0, step: 1 } } as const;
-    expect(withRole({ kind: 'weight', parts: [{ rows: 3, sources: [source] }] }, [3, 4])).toEqual(['param w: w: index [3, 3] leaves the 3 × 4 matrix']);
+    expect(withRole({ kind: 'weight', parts: [{ rows: 3, sources: [source] }] }, [3, 4])).toEqual([
+      'param w: w: index [3, 3] leaves the 3 × 4 matrix',
+    ]);
     expect(withRole({ kind: 'weight', parts: [{ rows: 3, sources: [] }] }, [3, 4])[0]).toMatch(/a part has no source/);
   });
 
@@ -92,7 +103,9 @@ describe('makeNode', () => {
     expect(() => makeNode(fresh, 'act', { x: value('x', 'T') }, { activation: 'relu' })).toThrow('act: x is [T], not [rows, n]');
     const kept = value('old', 'T', 4);
     expect(makeNode(fresh, 'act', { x: value('x', 'T', 4) }, { activation: 'relu' }, undefined, { y: kept }).outs.y).toBe(kept);
-    expect(() => makeNode(fresh, 'act', { x: value('x', 'T', 5) }, { activation: 'relu' }, undefined, { y: kept })).toThrow(/its type changes/);
+    expect(() => makeNode(fresh, 'act', { x: value('x', 'T', 5) }, { activation: 'relu' }, undefined, { y: kept })).toThrow(
+      /its type changes/,
+    );
   });
 
   it('never gives an id twice', () => {

@@ -60,7 +60,16 @@ export function applyEpilogue(epilogue: Epilogue, acc: readonly number[]): reado
 }
 
 /** x[xAt …] · weight[wAt …]ᵀ + bias[bAt …]: one row against a matrix [m, k]. */
-export function rowTimes(x: Data, xAt: number, weight: Data, wAt: number, m: number, k: number, bias: Data | undefined, bAt: number): number[] {
+export function rowTimes(
+  x: Data,
+  xAt: number,
+  weight: Data,
+  wAt: number,
+  m: number,
+  k: number,
+  bias: Data | undefined,
+  bAt: number,
+): number[] {
   return Array.from({ length: m }, (_, j) => dot(x, xAt, weight, wAt + j * k, k) + (bias === undefined ? 0 : at(bias, bAt + j)));
 }
 

@@ -65,7 +65,8 @@ function combineRows(rows: Data, by: PlanData, weights: Data | undefined, n: num
         const weight = weights === undefined ? 1 : at(weights, t * by.slots + s);
         sum += weight * at(rows, row * n + j);
       }
-      if (tail.shared !== undefined) sum += at(tail.shared, t * n + j) * (tail.sharedGate === undefined ? 1 : sigmoid(at(tail.sharedGate, t)));
+      if (tail.shared !== undefined)
+        sum += at(tail.shared, t * n + j) * (tail.sharedGate === undefined ? 1 : sigmoid(at(tail.sharedGate, t)));
       y[t * n + j] = sum * tail.scale + (tail.residual === undefined ? 0 : at(tail.residual, t * n + j));
     }
   }
@@ -94,7 +95,9 @@ export const groupedLinear: Evaluate<'moe.grouped_linear'> = (ctx) => {
   const shared = ins.sharedWeight === undefined ? undefined : sharedRows(data(ins.sharedX ?? ins.x), ins.sharedWeight);
   function sharedRows(sx: Data, value: Value): Float64Array {
     const [sm, sk] = [numberDim(value, 0), numberDim(value, 1)];
-    const out = Array.from({ length: size.T }, (_, t) => applyEpilogue(attrs.epilogue, rowTimes(sx, t * sk, data(value), 0, sm, sk, optional(ins.sharedBias), 0)));
+    const out = Array.from({ length: size.T }, (_, t) =>
+      applyEpilogue(attrs.epilogue, rowTimes(sx, t * sk, data(value), 0, sm, sk, optional(ins.sharedBias), 0)),
+    );
     return Float64Array.from(out.flat());
   }
   if (!attrs.combine) return { y: rows, ...(shared !== undefined && { shared }) };

@@ -119,7 +119,8 @@ function expertChoice(attrs: RouteAttrs, factor: number, rows: readonly Logits[]
   const share = Math.min(tokens, Math.floor((tokens * factor) / attrs.experts));
   // A row without one finite logit takes part with the lowest score and weighs nothing.
   const scores = rows.map(({ values, bad }) => (bad === values.length ? values.map(() => 0) : scoresOf(attrs.score, values)));
-  const taken = Array.from({ length: attrs.experts }, (_, e) => new Set(largest(scores.map((row) => at(row, e)), share)));
+  const column = (e: number): readonly number[] => scores.map((row) => at(row, e));
+  const taken = Array.from({ length: attrs.experts }, (_, e) => new Set(largest(column(e), share)));
   return scores.map((row, t) => ({
     ids: row.map((_, e) => (taken[e]?.has(t) === true ? e : DROPPED)),
     weights: row.map((s, e) => (taken[e]?.has(t) === true ? (attrs.weights === 'one' ? 1 : s) : 0)),
@@ -136,7 +137,11 @@ function readLogits({ node, size, data }: OpContext<'moe.route'>): {
   const { experts, norm } = node.attrs;
   if (logits !== undefined) {
     const all = data(logits);
-    return { rows: Array.from({ length: size.T }, (_, t) => Array.from(all.subarray(t * experts, (t + 1) * experts))), xn: undefined, gate: undefined };
+    return {
+      rows: Array.from({ length: size.T }, (_, t) => Array.from(all.subarray(t * experts, (t + 1) * experts))),
+      xn: undefined,
+      gate: undefined,
+    };
   }
   if (x === undefined || gate === undefined) return { rows: undefined, xn: undefined, gate: undefined };
   const d = numberDim(x, 1);
@@ -169,7 +174,7 @@ export const route: Evaluate<'moe.route'> = (ctx) => {
       return allBad ? { ids: choice.ids, weights: choice.ids.map(() => 0) } : choice;
     }
     if (logits === undefined) throw new Error('routing without logits');
-    if (allBad) return { ids: Array.from({ length: attrs.slots }, (_, s) => s), weights: new Array<number>(attrs.slots).fill(0) };
+    if (allBad) return { ids: Array.from({ length: attrs.slots }, (_, s) => s), weights: Array.from({ length: attrs.slots }, () => 0) };
     if (select.kind === 'sparse-mixer') {
       const choice = sparseMixer(logits.values, attrs.slots, select.jitter);
       return attrs.weights === 'scores' ? choice : { ids: choice.ids, weights: weigh(attrs, choice.ids, [], logits.values) };
@@ -201,7 +206,7 @@ export const capacity: Evaluate<'moe.capacity'> = ({ node, size, data }) => {
   };
   if (when === 'before') for (let t = 0; t < size.T; t++) normalise(t);
   for (let start = 0; start < size.T; start += size.seq) {
-    const counts = new Array<number>(experts).fill(0);
+    const counts = Array.from({ length: experts }, () => 0);
     for (let s = 0; s < slots; s++) {
       for (let t = start; t < Math.min(size.T, start + size.seq); t++) {
         const expert = at(ids, t * slots + s);

@@ -19,7 +19,12 @@ const squeeze = (shape: readonly number[]): string => {
 const fill = (name: string, layer: number | undefined): string => (layer === undefined ? name : name.replaceAll('{l}', String(layer)));
 
 /** The tensors of a source, one per bank or one for all; undefined where one is missing or has another shape. */
-function tensorsOf(source: TensorSource, layout: WeightLayout, layer: number | undefined, checkpoint: Checkpoint): readonly Data[] | undefined {
+function tensorsOf(
+  source: TensorSource,
+  layout: WeightLayout,
+  layer: number | undefined,
+  checkpoint: Checkpoint,
+): readonly Data[] | undefined {
   if (source.requires !== undefined && checkpoint(fill(source.requires, layer)) === undefined) return undefined;
   const tensors: Data[] = [];
   for (let bank = 0; bank < (layout.bank ?? 1); bank++) {
@@ -30,7 +35,14 @@ function tensorsOf(source: TensorSource, layout: WeightLayout, layer: number | u
   return tensors;
 }
 
-function copyPart(part: WeightPart, source: TensorSource, tensors: readonly Data[], layout: WeightLayout, firstRow: number, out: Data): void {
+function copyPart(
+  part: WeightPart,
+  source: TensorSource,
+  tensors: readonly Data[],
+  layout: WeightLayout,
+  firstRow: number,
+  out: Data,
+): void {
   const width = layout.k ?? 1;
   for (let bank = 0; bank < (layout.bank ?? 1); bank++) {
     const { offset, cols } = sourceMatrix(source, layout, bank);
