@@ -26,7 +26,8 @@ function make(severity: Severity, code: DiagnosticCode, message: string, details
 }
 
 export const error = (code: DiagnosticCode, message: string, details: Details = {}): Diagnostic => make('error', code, message, details);
-export const warning = (code: DiagnosticCode, message: string, details: Details = {}): Diagnostic => make('warning', code, message, details);
+export const warning = (code: DiagnosticCode, message: string, details: Details = {}): Diagnostic =>
+  make('warning', code, message, details);
 export const note = (code: DiagnosticCode, message: string, details: Details = {}): Diagnostic => make('note', code, message, details);
 
 export const label = (span: Span, text: string): Label => ({ span, text });

@@ -46,14 +46,21 @@ function renderOne(d: Diagnostic, read: (file: string) => Source | undefined, op
     return `${style === 'primary' ? SEVERITY_COLOR[d.severity] : '\x1b[1;34m'}${text}${RESET}`;
   };
   const bold = (text: string): string => (options.color === true ? `\x1b[1m${text}${RESET}` : text);
-  const join = (row: Row): string => row.map((p) => paint(p.style, p.text)).join('').trimEnd();
+  const join = (row: Row): string =>
+    row
+      .map((p) => paint(p.style, p.text))
+      .join('')
+      .trimEnd();
   const out = [`${paint('primary', `${d.severity}[${d.code}]`)}${bold(`: ${visible(d.message)}`)}`];
 
   const groups = [...byFile(d)];
-  const lastLine = Math.max(0, ...groups.flatMap(([file, g]) => {
-    const src = read(file);
-    return src === undefined ? [] : [g.primary, ...g.labels].map((l) => (l === undefined ? 0 : src.lineOf(l.span.end)));
-  }));
+  const lastLine = Math.max(
+    0,
+    ...groups.flatMap(([file, g]) => {
+      const src = read(file);
+      return src === undefined ? [] : [g.primary, ...g.labels].map((l) => (l === undefined ? 0 : src.lineOf(l.span.end)));
+    }),
+  );
   const digits = String(lastLine + 1).length;
   const indent = ' '.repeat(digits);
   groups.forEach(([file, group], index) => {
@@ -167,7 +174,10 @@ export function renderGithub(diagnostics: readonly Diagnostic[], sources: Source
       }
       properties.push(`title=${d.code}`);
       const words = [d.message, d.primary?.text ?? '', d.why === undefined ? '' : `why: ${d.why}`, ...d.fixes.map((f) => `fix: ${f.text}`)];
-      const text = words.filter((w) => w !== '').map((w) => visible(w)).join('\n');
+      const text = words
+        .filter((w) => w !== '')
+        .map((w) => visible(w))
+        .join('\n');
       return `::${command} ${properties.join(',')}::${escapeData(text)}\n`;
     })
     .join('');

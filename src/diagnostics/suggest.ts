@@ -1,6 +1,9 @@
 /** Did-you-mean: the nearest of a few known words. */
 
-/** Damerau-Levenshtein distance (adjacent transpositions, each substring edited once), in UTF-16 units; more than `limit` is returned as `limit + 1`. */
+/**
+ * Damerau-Levenshtein distance (adjacent transpositions, each substring edited once), in UTF-16 units.
+ * More than `limit` is returned as `limit + 1`.
+ */
 export function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) > limit) return limit + 1;
   const at = (row: readonly number[], i: number): number => row[i] ?? limit + 1;
@@ -38,5 +41,8 @@ export function suggest(word: string, known: Iterable<string>, max = 3): readonl
   }
   scored.sort((a, b) => a.distance - b.distance || (a.word < b.word ? -1 : 1));
   const best = scored[0]?.distance ?? 0;
-  return scored.filter((s) => s.distance <= best + 1).slice(0, max).map((s) => s.word);
+  return scored
+    .filter((s) => s.distance <= best + 1)
+    .slice(0, max)
+    .map((s) => s.word);
 }

@@ -26,7 +26,10 @@ export interface Fix {
   readonly edit?: { readonly span: Span; readonly replacement: string };
 }
 
-/** `MOE` and four digits: 1xxx syntax, 2xxx names and types, 3xxx model sense, 4xxx target and limits, 5xxx weights, tuning, run time, 9xxx internal. */
+/**
+ * `MOE` and four digits: 1xxx syntax, 2xxx names and types, 3xxx model sense, 4xxx target and limits,
+ * 5xxx weights, tuning, run time, 9xxx internal.
+ */
 export type DiagnosticCode = `MOE${number}`;
 
 export interface Diagnostic {

@@ -282,8 +282,6 @@ export interface Renormalize extends Node {
 
 /** `capacity 64`, `capacity factor 1.25 min 4`, either with `renormalize before | after | none` */
 export interface Capacity extends Node {
-  readonly limit:
-    | { readonly kind: 'tokens'; readonly tokens: Num }
-    | { readonly kind: 'factor'; readonly factor: Num; readonly min?: Num };
+  readonly limit: { readonly kind: 'tokens'; readonly tokens: Num } | { readonly kind: 'factor'; readonly factor: Num; readonly min?: Num };
   readonly renormalize?: WordClause<'before' | 'after' | 'none'>;
 }

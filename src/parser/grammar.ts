@@ -322,8 +322,18 @@ class MoeParser extends CstParser {
   readonly ValueDim: Rule = this.numberRule('ValueDim', 'value');
   readonly AttentionItem: Rule = this.RULE('AttentionItem', () => {
     this.either([
-      ...[this.Heads, this.KvHeads, this.AttentionBias, this.QkNorm, this.Rope, this.Window, this.Sinks, this.Scale],
-      ...[this.QLora, this.KvLora, this.Nope, this.ValueDim],
+      this.Heads,
+      this.KvHeads,
+      this.AttentionBias,
+      this.QkNorm,
+      this.Rope,
+      this.Window,
+      this.Sinks,
+      this.Scale,
+      this.QLora,
+      this.KvLora,
+      this.Nope,
+      this.ValueDim,
     ]);
   });
   readonly Attention: Rule = this.RULE('Attention', () => {
@@ -413,8 +423,20 @@ class MoeParser extends CstParser {
   });
   readonly ModelItem: Rule = this.RULE('ModelItem', () => {
     this.either([
-      ...[this.Vocab, this.Hidden, this.Context, this.Depth, this.DType, this.Deterministic, this.Norm, this.Embedding, this.Head],
-      ...[this.Multiplier, this.Attention, this.Dense, this.Moe, this.LayerBlock],
+      this.Vocab,
+      this.Hidden,
+      this.Context,
+      this.Depth,
+      this.DType,
+      this.Deterministic,
+      this.Norm,
+      this.Embedding,
+      this.Head,
+      this.Multiplier,
+      this.Attention,
+      this.Dense,
+      this.Moe,
+      this.LayerBlock,
     ]);
   });
   readonly Model: Rule = this.RULE('Model', () => {
@@ -439,7 +461,10 @@ export const tables: Tables = grammarTables(serializedGrammar);
 parser.tables = tables;
 
 /** Tokens to concrete syntax, with recovery. The tree is undefined where there were too many errors to go on. */
-export function parseCst(tokens: readonly IToken[]): { readonly cst: CstNode | undefined; readonly errors: readonly IRecognitionException[] } {
+export function parseCst(tokens: readonly IToken[]): {
+  readonly cst: CstNode | undefined;
+  readonly errors: readonly IRecognitionException[];
+} {
   parser.input = [...tokens];
   parser.bracesMissing = tokens.reduce((depth, token) => depth + braceDepth(token), 0) > 0;
   let cst: CstNode | undefined;

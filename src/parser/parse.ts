@@ -35,7 +35,9 @@ function readable(found: readonly Diagnostic[]): Diagnostic[] {
 /** Parser errors at a place where the lexer has already objected are echoes. */
 function withoutEchoes(lexical: readonly Diagnostic[], syntactic: readonly Diagnostic[]): readonly Diagnostic[] {
   const spans = lexical.flatMap((d) => (d.primary === undefined ? [] : [d.primary.span]));
-  return syntactic.filter((d) => !spans.some((s) => d.primary !== undefined && d.primary.span.start >= s.start && d.primary.span.start <= s.end));
+  return syntactic.filter(
+    (d) => !spans.some((s) => d.primary !== undefined && d.primary.span.start >= s.start && d.primary.span.start <= s.end),
+  );
 }
 
 /** Parses a `.moe` file. `file` is the name that spans and messages carry. */

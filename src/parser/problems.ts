@@ -74,7 +74,8 @@ export function problems(file: string, text: string, tokens: readonly IToken[], 
     const at = spanOf(token);
     const items = block?.items ?? tables.first('File');
     const where = block === undefined ? 'a file' : aBlock(block);
-    const holds = block === undefined ? 'a file holds `model NAME { … }` and `layer NAME { … }`.' : `${where} holds ${list(items, 'and')}.`;
+    const units = '`model NAME { … }` and `layer NAME { … }`';
+    const holds = `${where} holds ${block === undefined ? units : list(items, 'and')}.`;
     const word = isWord(token) ? token.image : undefined;
     if (word !== undefined && !isKeyword(word)) {
       const known = suggest(word, block === undefined ? items : [...block.words]);
@@ -123,7 +124,12 @@ export function problems(file: string, text: string, tokens: readonly IToken[], 
     const atEnd = token.tokenType === EOF;
     const at = atEnd ? { file, start: end, end } : spanOf(token);
     const behind = before === undefined || !isWord(before) ? '' : ` behind ${quote(before.image)}`;
-    const known = isWord(token) ? suggest(token.image, expected.filter((e) => DESCRIPTIONS[e] === undefined)) : [];
+    const known = isWord(token)
+      ? suggest(
+          token.image,
+          expected.filter((e) => DESCRIPTIONS[e] === undefined),
+        )
+      : [];
     const many = expected.length > 6;
     const wanted = many ? 'another word' : list(expected);
     return error(known.length > 0 ? 'MOE1007' : 'MOE1009', `expected ${wanted}${behind}, ${atEnd ? 'but' : 'found'} ${describe(token)}`, {

@@ -52,7 +52,14 @@ export function grammarTables(grammar: readonly ISerializedGast[]): Tables {
       if (node.type === 'Terminal') return /^[a-z]/i.test(node.name ?? '') ? [node.name ?? ''] : [];
       if (node.type !== 'NonTerminal') return wordsOf(node.definition ?? []);
       const inner = body(node.name ?? '');
-      return wordsOf(isBlock(node.name ?? '') ? inner.slice(0, inner.findIndex((n) => n.name === 'OpenBrace')) : inner);
+      return wordsOf(
+        isBlock(node.name ?? '')
+          ? inner.slice(
+              0,
+              inner.findIndex((n) => n.name === 'OpenBrace'),
+            )
+          : inner,
+      );
     });
 
   const blocks = new Map<string, Block>();

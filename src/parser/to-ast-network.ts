@@ -24,7 +24,10 @@ function clamp(ctx: Context, cst: CstNode): NonNullable<ast.Network['clamp']> {
 export function network(ctx: Context, cst: CstNode): ast.Network {
   const options = nodes(cst, 'NetworkPart');
   const said = (word: string): readonly ast.Flag[] => options.flatMap((o) => flags(ctx, o, word));
-  const clamps = attemptAll(options.flatMap((o) => nodes(o, 'Clamp')), (c) => clamp(ctx, c));
+  const clamps = attemptAll(
+    options.flatMap((o) => nodes(o, 'Clamp')),
+    (c) => clamp(ctx, c),
+  );
   const gate = Object.keys(GATED).find((w) => has(cst, w));
   const activation: ast.Network['activation'] =
     gate === undefined
@@ -59,13 +62,15 @@ function select(ctx: Context, part: CstNode): readonly ast.Select[] {
 }
 
 function renormalize(ctx: Context, cst: CstNode): ast.Renormalize {
-  const eps = (['add', 'clamp'] as const).flatMap((mode) =>
-    settings(ctx, cst, mode).map((s) => ({ span: s.span, mode, value: s.value })),
-  );
+  const eps = (['add', 'clamp'] as const).flatMap((mode) => settings(ctx, cst, mode).map((s) => ({ span: s.span, mode, value: s.value })));
   return defined({
     span: spanOf(ctx, cst),
     p: once(ctx, '`p`', settings(ctx, cst, 'p')),
-    eps: oneOf(ctx, 'the denominator', eps.sort((a, b) => a.span.start - b.span.start)),
+    eps: oneOf(
+      ctx,
+      'the denominator',
+      eps.sort((a, b) => a.span.start - b.span.start),
+    ),
   });
 }
 
@@ -80,24 +85,54 @@ function router(ctx: Context, cst: CstNode): ast.Router {
   const weights = rules('Weights');
   return defined({
     span: spanOf(ctx, cst),
-    score: oneOf(ctx, 'the score of the router', all.flatMap((p) => words(ctx, p, ['softmax', 'sigmoid', 'sqrt-softplus', 'none']))),
+    score: oneOf(
+      ctx,
+      'the score of the router',
+      all.flatMap((p) => words(ctx, p, ['softmax', 'sigmoid', 'sqrt-softplus', 'none'])),
+    ),
     logitBias: once(ctx, '`logit-bias`', said('logit-bias')),
     selectionBias: once(ctx, '`selection-bias`', said('selection-bias')),
-    groups: once(ctx, '`groups`', attemptAll(rules('Groups'), (n) => groups(ctx, n))),
-    select: oneOf(ctx, 'how experts are selected', all.flatMap((p) => select(ctx, p))),
+    groups: once(
+      ctx,
+      '`groups`',
+      attemptAll(rules('Groups'), (n) => groups(ctx, n)),
+    ),
+    select: oneOf(
+      ctx,
+      'how experts are selected',
+      all.flatMap((p) => select(ctx, p)),
+    ),
     weights: oneOf(
       ctx,
       'what the weights are',
-      attemptAll(weights.filter((w) => !has(w, 'on')), (n) => wordClause(ctx, n, ['scores', 'softmax', 'one'])),
+      attemptAll(
+        weights.filter((w) => !has(w, 'on')),
+        (n) => wordClause(ctx, n, ['scores', 'softmax', 'one']),
+      ),
     ),
     applyTo: oneOf(
       ctx,
       'what the weights multiply',
-      attemptAll(weights.filter((w) => has(w, 'on')), (n) => wordClause(ctx, n, ['output', 'input'])),
+      attemptAll(
+        weights.filter((w) => has(w, 'on')),
+        (n) => wordClause(ctx, n, ['output', 'input']),
+      ),
     ),
-    renormalize: once(ctx, '`renormalize`', attemptAll(rules('Renormalize'), (n) => renormalize(ctx, n))),
-    scale: once(ctx, '`scale`', attemptAll(rules('RouterScale'), (n) => numClause(ctx, n))),
-    precision: oneOf(ctx, 'the precision', attemptAll(rules('Precision'), (n) => wordClause(ctx, n, ['f32', 'model']))),
+    renormalize: once(
+      ctx,
+      '`renormalize`',
+      attemptAll(rules('Renormalize'), (n) => renormalize(ctx, n)),
+    ),
+    scale: once(
+      ctx,
+      '`scale`',
+      attemptAll(rules('RouterScale'), (n) => numClause(ctx, n)),
+    ),
+    precision: oneOf(
+      ctx,
+      'the precision',
+      attemptAll(rules('Precision'), (n) => wordClause(ctx, n, ['f32', 'model'])),
+    ),
   });
 }
 
@@ -162,7 +197,11 @@ function checkCounting(ctx: Context, items: Items, paper: boolean): boolean {
           why,
           fixes: paper
             ? [
-                replace({ file: ctx.file, start: number.startOffset, end: number.startOffset }, `${marker} `, `\`${clause} ${marker} ${number.image}\`: ${meant}`),
+                replace(
+                  { file: ctx.file, start: number.startOffset, end: number.startOffset },
+                  `${marker} `,
+                  `\`${clause} ${marker} ${number.image}\`: ${meant}`,
+                ),
               ]
             : [advise(`\`${clause} NUMBER\`, counting routed experts only`, 'placeholder')],
         }),
@@ -184,7 +223,11 @@ interface Items {
 function counting(ctx: Context, items: Items): ast.Counting | undefined {
   const paper = items.segment.length > 0;
   if (!checkCounting(ctx, items, paper)) return undefined;
-  const active = once(ctx, '`active`', attemptAll(items.active, (n) => numClause(ctx, n)));
+  const active = once(
+    ctx,
+    '`active`',
+    attemptAll(items.active, (n) => numClause(ctx, n)),
+  );
   if (paper) {
     const built = attemptAll(items.segment, (n) => ({
       kind: 'paper' as const,
@@ -215,8 +258,20 @@ export function moe(ctx: Context, cst: CstNode): ast.Moe {
     kind: 'moe' as const,
     span: spanOf(ctx, cst),
     counting: counting(ctx, items),
-    shared: once(ctx, '`shared`', attemptAll(items.shared, (n) => shared(ctx, n))),
-    router: once(ctx, '`router`', attemptAll(rules('Router'), (n) => router(ctx, n))),
-    capacity: once(ctx, '`capacity`', attemptAll(rules('Capacity'), (n) => capacity(ctx, n))),
+    shared: once(
+      ctx,
+      '`shared`',
+      attemptAll(items.shared, (n) => shared(ctx, n)),
+    ),
+    router: once(
+      ctx,
+      '`router`',
+      attemptAll(rules('Router'), (n) => router(ctx, n)),
+    ),
+    capacity: once(
+      ctx,
+      '`capacity`',
+      attemptAll(rules('Capacity'), (n) => capacity(ctx, n)),
+    ),
   });
 }

@@ -17,7 +17,12 @@ interface Clauses {
 /** Finds the clauses of a block by rule: each is a rule of its own inside an `item` rule. */
 function clausesOf(ctx: Context, block: CstNode, item: string): Clauses {
   const all: Clauses['all'] = (rule) => nodes(block, item).flatMap((i) => nodes(i, rule));
-  const single: Clauses['once'] = (rule, w, build) => once(ctx, `\`${w}\``, attemptAll(all(rule), (n) => build(ctx, n)));
+  const single: Clauses['once'] = (rule, w, build) =>
+    once(
+      ctx,
+      `\`${w}\``,
+      attemptAll(all(rule), (n) => build(ctx, n)),
+    );
   return {
     all,
     once: single,
@@ -25,14 +30,23 @@ function clausesOf(ctx: Context, block: CstNode, item: string): Clauses {
     words: (rule, w, choices) => single(rule, w, (c, n) => wordClause(c, n, choices)),
     ffn: () => {
       const built: ast.LayerFfn[] = [...attemptAll(all('Dense'), (n) => dense(ctx, n)), ...attemptAll(all('Moe'), (n) => moe(ctx, n))];
-      return oneOf(ctx, 'the feed-forward part', built.sort((x, y) => x.span.start - y.span.start));
+      return oneOf(
+        ctx,
+        'the feed-forward part',
+        built.sort((x, y) => x.span.start - y.span.start),
+      );
     },
   };
 }
 
 function yarn(ctx: Context, cst: CstNode): ast.Yarn {
   const items = nodes(cst, 'YarnItem');
-  const number = (w: string): ast.NumClause | undefined => once(ctx, `\`${w}\``, items.flatMap((i) => settings(ctx, i, w)));
+  const number = (w: string): ast.NumClause | undefined =>
+    once(
+      ctx,
+      `\`${w}\``,
+      items.flatMap((i) => settings(ctx, i, w)),
+    );
   return defined({
     kind: 'yarn' as const,
     span: spanOf(ctx, cst),
@@ -42,7 +56,11 @@ function yarn(ctx: Context, cst: CstNode): ast.Yarn {
     betaSlow: number('beta-slow'),
     mscale: number('mscale'),
     mscaleAllDim: number('mscale-all-dim'),
-    noTruncate: once(ctx, '`no-truncate`', items.flatMap((i) => flags(ctx, i, 'no-truncate'))),
+    noTruncate: once(
+      ctx,
+      '`no-truncate`',
+      items.flatMap((i) => flags(ctx, i, 'no-truncate')),
+    ),
   });
 }
 
@@ -52,15 +70,30 @@ function rope(ctx: Context, cst: CstNode): ast.Rope {
   const options = nodes(cst, 'RopePart');
   const scalings: ast.RopeScaling[] = [
     ...options.flatMap((o) => settings(ctx, o, 'linear')).map((s) => ({ kind: 'linear' as const, span: s.span, factor: s.value })),
-    ...attemptAll(options.flatMap((o) => nodes(o, 'Yarn')), (n) => yarn(ctx, n)),
+    ...attemptAll(
+      options.flatMap((o) => nodes(o, 'Yarn')),
+      (n) => yarn(ctx, n),
+    ),
   ];
   return defined({
     kind: 'rope' as const,
     span,
     theta: num(ctx, cst),
-    dim: once(ctx, '`dim`', options.flatMap((o) => settings(ctx, o, 'dim'))),
-    style: oneOf(ctx, 'how pairs are rotated', options.flatMap((o) => words(ctx, o, ['half', 'interleaved']))),
-    scaling: oneOf(ctx, 'how positions are scaled', scalings.sort((a, b) => a.span.start - b.span.start)),
+    dim: once(
+      ctx,
+      '`dim`',
+      options.flatMap((o) => settings(ctx, o, 'dim')),
+    ),
+    style: oneOf(
+      ctx,
+      'how pairs are rotated',
+      options.flatMap((o) => words(ctx, o, ['half', 'interleaved'])),
+    ),
+    scaling: oneOf(
+      ctx,
+      'how positions are scaled',
+      scalings.sort((a, b) => a.span.start - b.span.start),
+    ),
   });
 }
 
@@ -70,7 +103,12 @@ function heads(ctx: Context, cst: CstNode): NonNullable<ast.Attention['heads']> 
 
 function attentionBias(ctx: Context, cst: CstNode): NonNullable<ast.Attention['bias']> {
   const all = words(ctx, cst, ['q', 'k', 'v', 'o']);
-  for (const letter of ['q', 'k', 'v', 'o'] as const) once(ctx, `\`${letter}\``, all.filter((p) => p.value === letter));
+  for (const letter of ['q', 'k', 'v', 'o'] as const)
+    once(
+      ctx,
+      `\`${letter}\``,
+      all.filter((p) => p.value === letter),
+    );
   return { span: spanOf(ctx, cst), parts: all.filter((p, i) => all.findIndex((o) => o.value === p.value) === i) };
 }
 

@@ -1,23 +1,25 @@
 /** The words, marks and literals of the language. */
 import { Lexer, type TokenType, createToken } from 'chevrotain';
 
-/** Every keyword. None is reserved: wherever a name may stand, any of them may be that name. */
-export const keywords = [
-  ...['model', 'layer', 'layers', 'vocab', 'hidden', 'context', 'depth', 'dtype', 'f32', 'f16', 'bf16'],
-  ...['deterministic', 'run', 'batch', 'norm', 'rms', 'bias', 'embedding', 'tied', 'multiplier', 'head', 'divisor', 'residual'],
-  ...['all', 'rest', 'first', 'every', 'from', 'to'],
-  ...['attention', 'mha', 'gqa', 'mla', 'heads', 'x', 'kv', 'q', 'k', 'v', 'o', 'qk-norm', 'full', 'none', 'window', 'sinks', 'scale'],
-  ...['q-lora', 'kv-lora', 'nope', 'value', 'rope', 'dim', 'half', 'interleaved', 'linear'],
-  ...['yarn', 'factor', 'original', 'beta-fast', 'beta-slow', 'mscale', 'mscale-all-dim', 'no-truncate'],
-  ...['ffn', 'swiglu', 'geglu', 'geglu-tanh', 'reglu', 'mlp', 'silu', 'gelu', 'gelu-tanh', 'relu', 'clamp', 'alpha', 'offset'],
-  ...['moe', 'experts', 'of', 'segment', 'm', 'N', 'into', 'active', 'K', 'shared', 'Ks', 'as', 'gated'],
-  ...['capacity', 'min', 'renormalize', 'before', 'after'],
-  ...['router', 'softmax', 'sigmoid', 'sqrt-softplus', 'logit-bias', 'selection-bias', 'groups', 'keep', 'by', 'max', 'top2-sum'],
-  ...['top-k', 'hash', 'table', 'expert-choice', 'sparse-mixer', 'jitter', 'weights', 'scores', 'one', 'on', 'output', 'input'],
-  ...['p', 'add', 'precision'],
-] as const;
-// Spread arrays lose their literal types, so a keyword is any string to the type checker; tests compare them with the grammar.
 export type Keyword = string;
+
+/** Every keyword. None is reserved: wherever a name may stand, any of them may be that name. */
+export const keywords: readonly Keyword[] = `
+  model layer layers vocab hidden context depth dtype f32 f16 bf16
+  deterministic run batch norm rms bias embedding tied multiplier head divisor residual
+  all rest first every from to
+  attention mha gqa mla heads x kv q k v o qk-norm full none window sinks scale
+  q-lora kv-lora nope value rope dim half interleaved linear
+  yarn factor original beta-fast beta-slow mscale mscale-all-dim no-truncate
+  ffn swiglu geglu geglu-tanh reglu mlp silu gelu gelu-tanh relu clamp alpha offset
+  moe experts of segment m N into active K shared Ks as gated
+  capacity min renormalize before after
+  router softmax sigmoid sqrt-softplus logit-bias selection-bias groups keep by max top2-sum
+  top-k hash table expert-choice sparse-mixer jitter weights scores one on output input
+  p add precision
+`
+  .trim()
+  .split(/\s+/);
 
 /** Any word: the category of keywords and identifiers. */
 export const Word: TokenType = createToken({ name: 'Word', pattern: Lexer.NA });

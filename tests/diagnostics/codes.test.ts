@@ -23,12 +23,15 @@ describe('codes', () => {
   });
 
   const syntax = entries.filter(([code]) => code.startsWith('MOE1'));
-  it.each(syntax.filter(([, p]) => example(p.explain, 'wrong') !== undefined))('%s: the wrong example raises it, the right one nothing', (code, page) => {
-    const wrong = parse(example(page.explain, 'wrong') ?? '', 'wrong.moe').diagnostics.map((d) => d.code);
-    expect(wrong).toContain(code);
-    expect(new Set(wrong).size, `one kind of problem in ${wrong}`).toBe(1);
-    expect(parse(example(page.explain, 'right') ?? '', 'right.moe').diagnostics).toEqual([]);
-  });
+  it.each(syntax.filter(([, p]) => example(p.explain, 'wrong') !== undefined))(
+    '%s: the wrong example raises it, the right one nothing',
+    (code, page) => {
+      const wrong = parse(example(page.explain, 'wrong') ?? '', 'wrong.moe').diagnostics.map((d) => d.code);
+      expect(wrong).toContain(code);
+      expect(new Set(wrong).size, `one kind of problem in ${wrong}`).toBe(1);
+      expect(parse(example(page.explain, 'right') ?? '', 'right.moe').diagnostics).toEqual([]);
+    },
+  );
 
   it('without examples are raised too', () => {
     const without = syntax.filter(([, p]) => example(p.explain, 'wrong') === undefined).map(([code]) => code);

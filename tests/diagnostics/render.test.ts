@@ -109,7 +109,9 @@ describe('frames', () => {
 
   it('stand for missing and foreign files', () => {
     const d = error('MOE3001', 'm', { at: { file: 'gone.moe', start: 3, end: 4 }, labels: [label(at('6'), 'here')] });
-    expect(show(d)).toBe('error[MOE3001]: m\n  --> gone.moe\n  ::: tiny.moe:2:11\n   |\n 2 |   experts 6\n   |           - here\n   |\n more: moec explain MOE3001\n');
+    expect(show(d)).toBe(
+      'error[MOE3001]: m\n  --> gone.moe\n  ::: tiny.moe:2:11\n   |\n 2 |   experts 6\n   |           - here\n   |\n more: moec explain MOE3001\n',
+    );
     expect(show(error('MOE9001', 'm'))).toBe('error[MOE9001]: m\n more: moec explain MOE9001\n');
     expect(show(error('MOE9001', 'm', { at: { file: 'tiny.moe', start: -5, end: 1e9 } }))).toContain('tiny.moe:1:1');
   });
@@ -125,12 +127,25 @@ describe('frames', () => {
 
   it('never pass a control character on', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary', maxLength: 60 }), fc.string({ unit: 'binary', maxLength: 20 }), fc.nat(70), fc.nat(70), (text, words, a, b) => {
-        const span = { file: `f${words}`, start: Math.min(a, b), end: Math.max(a, b) };
-        const d = error('MOE3001', words, { at: span, label: words, labels: [label({ ...span, start: 0 }, words)], why: words, notes: [words], fixes: [replace(span, words, words)] });
-        const out = renderText([d], () => text) + renderGithub([d], () => text);
-        expect(out.replaceAll('\n', '')).not.toMatch(/[\p{Cc}\p{Cs}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u);
-      }),
+      fc.property(
+        fc.string({ unit: 'binary', maxLength: 60 }),
+        fc.string({ unit: 'binary', maxLength: 20 }),
+        fc.nat(70),
+        fc.nat(70),
+        (text, words, a, b) => {
+          const span = { file: `f${words}`, start: Math.min(a, b), end: Math.max(a, b) };
+          const d = error('MOE3001', words, {
+            at: span,
+            label: words,
+            labels: [label({ ...span, start: 0 }, words)],
+            why: words,
+            notes: [words],
+            fixes: [replace(span, words, words)],
+          });
+          const out = renderText([d], () => text) + renderGithub([d], () => text);
+          expect(out.replaceAll('\n', '')).not.toMatch(/[\p{Cc}\p{Cs}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u);
+        },
+      ),
       { numRuns: 500, seed: 7 },
     );
   });
@@ -166,7 +181,9 @@ describe('other forms', () => {
       '::error file=tiny.moe,line=3,endLine=3,col=10,endColumn=11,title=MOE3001::a, b: 50%25%0Al%0Awhy: w%0Afix: f\n',
     );
     expect(renderGithub([note('MOE3001', 'x')], () => TEXT)).toBe('::notice title=MOE3001::x\n');
-    expect(renderGithub([error('MOE3001', 'x', { at: { file: 'a,b:c%', start: 0, end: 1 } })], () => undefined)).toContain('file=a%2Cb%3Ac%25,');
+    expect(renderGithub([error('MOE3001', 'x', { at: { file: 'a,b:c%', start: 0, end: 1 } })], () => undefined)).toContain(
+      'file=a%2Cb%3Ac%25,',
+    );
   });
 
   it('are summed up', () => {

@@ -65,8 +65,12 @@ interface Pattern {
 }
 
 describe('moe.tmLanguage.json', () => {
-  const grammar: { readonly scopeName: string; readonly fileTypes: readonly string[]; readonly patterns: readonly Pattern[]; readonly repository: Readonly<Record<string, Pattern>> } =
-    JSON.parse(read('moe.tmLanguage.json'));
+  const grammar: {
+    readonly scopeName: string;
+    readonly fileTypes: readonly string[];
+    readonly patterns: readonly Pattern[];
+    readonly repository: Readonly<Record<string, Pattern>>;
+  } = JSON.parse(read('moe.tmLanguage.json'));
   const all = (list: readonly Pattern[]): readonly Pattern[] => list.flatMap((p) => [p, ...all(p.patterns ?? [])]);
   const patterns = all([...grammar.patterns, ...Object.values(grammar.repository)]);
   const matching = (text: string): readonly string[] =>
@@ -88,7 +92,9 @@ describe('moe.tmLanguage.json', () => {
   });
 
   it('does not find keywords inside other words', () => {
-    const keyword = patterns.filter((p) => p.name?.startsWith('keyword.') || p.name?.startsWith('support.') || p.name?.startsWith('storage.'));
+    const keyword = patterns.filter(
+      (p) => p.name?.startsWith('keyword.') || p.name?.startsWith('support.') || p.name?.startsWith('storage.'),
+    );
     for (const text of ['my-moe', 'moe2', 'top-k-1', 'a.layer', 'xmoe']) {
       for (const p of keyword) expect(text.match(new RegExp(p.match ?? '')), `${p.match} in ${text}`).toBeNull();
     }

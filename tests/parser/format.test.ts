@@ -117,7 +117,11 @@ describe('properties', () => {
 
   it('holds for the specs of the project', () => {
     const folders = ['../golden-specs/', '../../examples/'].map((f) => new URL(f, import.meta.url));
-    const files = folders.flatMap((folder) => readdirSync(folder).filter((f) => f.endsWith('.moe')).map((f) => new URL(f, folder)));
+    const files = folders.flatMap((folder) =>
+      readdirSync(folder)
+        .filter((f) => f.endsWith('.moe'))
+        .map((f) => new URL(f, folder)),
+    );
     expect(files.length).toBeGreaterThan(10);
     for (const file of files) {
       const text = readFileSync(file, 'utf8');

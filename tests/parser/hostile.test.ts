@@ -32,26 +32,144 @@ function survive(text: string): Parsed {
 }
 
 const NAMES: readonly string[] = [
-  ...['', ' ', 'a', 'A', '_', '__proto__', 'constructor', 'prototype', 'toString', 'hasOwnProperty', '__defineGetter__'],
-  ...['../x', '../../etc/passwd', '/etc/passwd', 'C:\\con', 'con', 'nul', 'aux', '.hidden', '.', '..', 'a/b', 'a\\b', '~', '-', '--help'],
-  ...['node_modules', 'package.json', 'index.js', 'favicon.ico', '@scope/name', 'name@1.0.0', 'http://a.b/c', 'file:///a', 'data:,x'],
-  ...["'", '"', '`', '${x}', '${process.exit()}', '#{x}', '%s', '%n', '{{x}}', '<%= x %>', '$(id)', '`id`', '; rm -rf /', '| cat', '&& ls', '> x'],
-  ...['*/', '/*', '//', '*/ alert(1) /*', '<!--', '-->', '</script>', '<img onerror=x>', '&amp;', ']]>', '??/', '\\', '\\\\', 'a\\'],
-  ...['\n', 'a\nb', '\r\n', '\t', '\0', '\x07', '\x1b[31m', '\x7f', '\x85', '\x9b', '\u2028', '\u2029', 'a\u2028b', '\ufeff', '\u00a0', '\u200b', '\u200d'],
-  ...['\u202e', 'a\u202eb', '\u2066', '\u061c', '\u00ad', '\u180e', '\ud800', '\udc00', 'a\ud800b', '😀', '👩‍👩‍👧', '日本語', 'ñ', 'n\u0303', 'ﬁ', 'İ', 'ı', 'ß'],
-  ...['а', 'ο', 'Ⅷ', '𝐚', '٣', '½', 'é'.normalize('NFD'), 'é'.normalize('NFC'), '\u{10ffff}', '\uffff', '\ufffd', '\u{e0001}', '\ue000'],
-  ...['true', 'false', 'null', 'undefined', 'NaN', 'Infinity', '0', '1e3', '-1', '0x10', 'this', 'class', 'function', 'return', 'new', 'eval', 'arguments', 'await'],
-  ...['fn', 'var', 'let', 'struct', 'vec4', 'array', 'f32', 'main', 'max', 'exp', 'loop', 'enable', 'workgroup', 'bitcast', 'int', '__global__', 'threadIdx', '__x'],
-  ...['a-b', 'a.b', 'a.b-c', 'a--b', 'a..b', '-a', 'a-', '.a', 'a.', '1a', 'a1', 'a b', ' a', 'a ', 'a,b', 'a{b', '}', '{', 'a"b', '\\u0000', '\\u000a', '\\ud800', '\\uZZZZ'],
-  ...['x'.repeat(64 * 1024 - 64), '日'.repeat(10_000), '\\"'.repeat(1000), '%'.repeat(215)],
-];
+  ['', ' ', 'a', 'A', '_', '__proto__', 'constructor', 'prototype', 'toString', 'hasOwnProperty', '__defineGetter__'],
+  ['../x', '../../etc/passwd', '/etc/passwd', 'C:\\con', 'con', 'nul', 'aux', '.hidden', '.', '..', 'a/b', 'a\\b', '~', '-', '--help'],
+  ['node_modules', 'package.json', 'index.js', 'favicon.ico', '@scope/name', 'name@1.0.0', 'http://a.b/c', 'file:///a', 'data:,x'],
+  [
+    "'",
+    '"',
+    '`',
+    '${x}',
+    '${process.exit()}',
+    '#{x}',
+    '%s',
+    '%n',
+    '{{x}}',
+    '<%= x %>',
+    '$(id)',
+    '`id`',
+    '; rm -rf /',
+    '| cat',
+    '&& ls',
+    '> x',
+  ],
+  ['*/', '/*', '//', '*/ alert(1) /*', '<!--', '-->', '</script>', '<img onerror=x>', '&amp;', ']]>', '??/', '\\', '\\\\', 'a\\'],
+  [
+    '\n',
+    'a\nb',
+    '\r\n',
+    '\t',
+    '\0',
+    '\x07',
+    '\x1b[31m',
+    '\x7f',
+    '\x85',
+    '\x9b',
+    '\u2028',
+    '\u2029',
+    'a\u2028b',
+    '\ufeff',
+    '\u00a0',
+    '\u200b',
+    '\u200d',
+  ],
+  [
+    '\u202e',
+    'a\u202eb',
+    '\u2066',
+    '\u061c',
+    '\u00ad',
+    '\u180e',
+    '\ud800',
+    '\udc00',
+    'a\ud800b',
+    '😀',
+    '👩‍👩‍👧',
+    '日本語',
+    'ñ',
+    'n\u0303',
+    'ﬁ',
+    'İ',
+    'ı',
+    'ß',
+  ],
+  ['а', 'ο', 'Ⅷ', '𝐚', '٣', '½', 'é'.normalize('NFD'), 'é'.normalize('NFC'), '\u{10ffff}', '\uffff', '\ufffd', '\u{e0001}', '\ue000'],
+  [
+    'true',
+    'false',
+    'null',
+    'undefined',
+    'NaN',
+    'Infinity',
+    '0',
+    '1e3',
+    '-1',
+    '0x10',
+    'this',
+    'class',
+    'function',
+    'return',
+    'new',
+    'eval',
+    'arguments',
+    'await',
+  ],
+  [
+    'fn',
+    'var',
+    'let',
+    'struct',
+    'vec4',
+    'array',
+    'f32',
+    'main',
+    'max',
+    'exp',
+    'loop',
+    'enable',
+    'workgroup',
+    'bitcast',
+    'int',
+    '__global__',
+    'threadIdx',
+    '__x',
+  ],
+  [
+    'a-b',
+    'a.b',
+    'a.b-c',
+    'a--b',
+    'a..b',
+    '-a',
+    'a-',
+    '.a',
+    'a.',
+    '1a',
+    'a1',
+    'a b',
+    ' a',
+    'a ',
+    'a,b',
+    'a{b',
+    '}',
+    '{',
+    'a"b',
+    '\\u0000',
+    '\\u000a',
+    '\\ud800',
+    '\\uZZZZ',
+  ],
+  ['x'.repeat(64 * 1024 - 64), '日'.repeat(10_000), '\\"'.repeat(1000), '%'.repeat(215)],
+].flat();
 
 describe('names', () => {
   it('are many', () => expect(NAMES.length).toBeGreaterThan(150));
 
   const raw = (text: string): string => `"${text}"`;
   const escaped = (text: string): string => `"${text.replace(/[\\"]/g, '\\$&')}"`;
-  const unicode = (text: string): string => `"${[...text.slice(0, 5000)].map((c) => [...Array(c.length).keys()].map((i) => `\\u${c.charCodeAt(i).toString(16).padStart(4, '0')}`).join('')).join('')}"`;
+  const unit = (code: number): string => `\\u${code.toString(16).padStart(4, '0')}`;
+  const unicode = (text: string): string =>
+    `"${Array.from({ length: Math.min(text.length, 5000) }, (_, i) => unit(text.charCodeAt(i))).join('')}"`;
 
   it.each(NAMES.map((n) => [n.length > 40 ? `${n.slice(0, 40)}…` : n, n]))('%j are kept or refused', (_, name) => {
     for (const quote of [raw, escaped, unicode]) {
@@ -80,7 +198,8 @@ describe('names', () => {
 
   it('that are harmless are all kept', () => {
     const refused = NAMES.filter((n) => parse(`layer ${escaped(n)} {}`, 'a').diagnostics.length > 0);
-    for (const name of refused) expect(name.trim() === '' || /[\p{Cc}\p{Cs}]/u.test(name) || name.length > 60_000, JSON.stringify(name.slice(0, 20))).toBe(true);
+    for (const name of refused)
+      expect(name.trim() === '' || /[\p{Cc}\p{Cs}]/u.test(name) || name.length > 60_000, JSON.stringify(name.slice(0, 20))).toBe(true);
     expect(parse(`layer ${escaped('x'.repeat(MAX_LENGTH - 20))} {}`, 'a').diagnostics).toEqual([]);
   });
 
@@ -96,16 +215,50 @@ describe('names', () => {
 });
 
 describe('garbage', () => {
-  const PIECES = ['(', '( ', '{', '}', '{ ', 'model a { ', 'a ', 'a', 'a-', '1 ', '1', '"', '" ', '"a\n', '/*', '/', '\0', '\ufffd', '😀 ', 'moe { ', '1..', '-', '_', '\ud800', '\r', '.', '\\', 'layer a { moe { zz } } ', 'router softmax ', 'vocab 3 '];
+  const PIECES = [
+    '(',
+    '( ',
+    '{',
+    '}',
+    '{ ',
+    'model a { ',
+    'a ',
+    'a',
+    'a-',
+    '1 ',
+    '1',
+    '"',
+    '" ',
+    '"a\n',
+    '/*',
+    '/',
+    '\0',
+    '\ufffd',
+    '😀 ',
+    'moe { ',
+    '1..',
+    '-',
+    '_',
+    '\ud800',
+    '\r',
+    '.',
+    '\\',
+    'layer a { moe { zz } } ',
+    'router softmax ',
+    'vocab 3 ',
+  ];
   it.each(PIECES)('%j over and over', (piece) => {
     const start = performance.now();
     survive(piece.repeat(Math.floor(MAX_LENGTH / piece.length)));
     // Generous: the machine may be busy. What it must not be is quadratic.
     expect(performance.now() - start).toBeLessThan(10_000);
   });
-  it.each(['zz hidden 1 ', 'ffn swiglu 3 bias bias ', 'moe { experts 3 of swiglu 4 zz } ', 'moe { router softmax softmax } '])('%j inside a unit', (piece) => {
-    survive(`layer l { ${piece.repeat(Math.floor((MAX_LENGTH - 20) / piece.length))} }`);
-  });
+  it.each(['zz hidden 1 ', 'ffn swiglu 3 bias bias ', 'moe { experts 3 of swiglu 4 zz } ', 'moe { router softmax softmax } '])(
+    '%j inside a unit',
+    (piece) => {
+      survive(`layer l { ${piece.repeat(Math.floor((MAX_LENGTH - 20) / piece.length))} }`);
+    },
+  );
   it('larger than any spec is refused at once', () => {
     const start = performance.now();
     for (const text of ['('.repeat(10_000_000), 'layer l {'.repeat(1_000_000), '\0'.repeat(10_000_000)]) {
@@ -139,7 +292,31 @@ describe('mutated specs', () => {
     .filter((f) => f.endsWith('.moe'))
     .map((f) => readFileSync(new URL(f, folder), 'utf8'));
   for (let i = 0; i < 40; i++) specs.push(dress(tokens(i, i % 2 === 0), i));
-  const JUNK = ['{', '}', '"', '/*', '*/', '//', ' ', '\n', '\0', '\u2028', '9', '-', '.', '..', ',', 'x', '1e999', 'layer', 'model', 'moe', '€', '(', '\\'];
+  const JUNK = [
+    '{',
+    '}',
+    '"',
+    '/*',
+    '*/',
+    '//',
+    ' ',
+    '\n',
+    '\0',
+    '\u2028',
+    '9',
+    '-',
+    '.',
+    '..',
+    ',',
+    'x',
+    '1e999',
+    'layer',
+    'model',
+    'moe',
+    '€',
+    '(',
+    '\\',
+  ];
 
   it('2000 of them', () => {
     const pick = random(2024);
@@ -150,7 +327,8 @@ describe('mutated specs', () => {
         const a = pick(text.length + 1);
         const b = Math.min(text.length, a + pick(pick(4) === 0 ? 40 : 4));
         const kind = pick(4);
-        const piece = kind === 0 ? '' : kind === 1 ? (JUNK[pick(JUNK.length)] ?? '') : kind === 2 ? text.slice(a, b).repeat(2) : text.slice(b, b + 20);
+        const piece =
+          kind === 0 ? '' : kind === 1 ? (JUNK[pick(JUNK.length)] ?? '') : kind === 2 ? text.slice(a, b).repeat(2) : text.slice(b, b + 20);
         text = text.slice(0, a) + piece + text.slice(b);
       }
       if (survive(text).diagnostics.length > 0) broken++;

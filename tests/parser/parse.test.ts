@@ -29,7 +29,7 @@ const attention = (body: string): ast.Attention => {
   return found;
 };
 /** Names of a record's keys without `span`. */
-const said = (node: object): readonly string[] => Object.keys(node).filter((k) => k !== 'span' && k !== 'kind');
+const said = (node: object): string[] => Object.keys(node).filter((k) => k !== 'span' && k !== 'kind');
 
 it('reads the model of the first page', () => {
   const file = ok(`// DeepSeekMoE 16B, counted as its authors released it
@@ -59,12 +59,20 @@ model deepseek_moe_16b {
       rope: { kind: 'rope', theta: { value: 10000 } },
     },
     layers: [
-      { selector: { kind: 'list', ranges: [{ first: { value: 0 } }] }, ffn: { kind: 'dense', network: { gated: true, width: { value: 10944 } } } },
+      {
+        selector: { kind: 'list', ranges: [{ first: { value: 0 } }] },
+        ffn: { kind: 'dense', network: { gated: true, width: { value: 10944 } } },
+      },
       {
         selector: { kind: 'list', ranges: [{ first: { value: 1 }, last: { value: 27 } }] },
         ffn: {
           kind: 'moe',
-          counting: { kind: 'released', experts: { value: 64 }, network: { activation: { value: 'silu' }, width: { value: 1408 } }, active: { value: { value: 6 } } },
+          counting: {
+            kind: 'released',
+            experts: { value: 64 },
+            network: { activation: { value: 'silu' }, width: { value: 1408 } },
+            active: { value: { value: 6 } },
+          },
           shared: { count: { value: 2 } },
           router: { score: { value: 'softmax' }, select: { kind: 'top-k' } },
         },
@@ -79,7 +87,8 @@ describe('spans', () => {
     const text = '\ufeff  layer "a b" {\r\n  hidden 1_0\n moe { experts 4 of swiglu 8 bias shared Ks 1 } }';
     const { ast: file, diagnostics } = parse(text.replace('shared Ks 1', 'active 2'), 'x.moe');
     expect(diagnostics).toEqual([]);
-    const at = (span: { file: string; start: number; end: number } | undefined): string => text.replace('shared Ks 1', 'active 2').slice(span?.start, span?.end);
+    const at = (span: { file: string; start: number; end: number } | undefined): string =>
+      text.replace('shared Ks 1', 'active 2').slice(span?.start, span?.end);
     const unit = file?.units[0];
     if (unit?.kind !== 'layer' || unit.ffn?.kind !== 'moe' || unit.ffn.counting?.kind !== 'released') throw new Error('not read');
     expect(unit.span.file).toBe('x.moe');
@@ -104,7 +113,9 @@ describe('spans', () => {
       expect(own.end).toBeGreaterThan(own.start);
       for (const [key, inner] of Object.entries(value)) if (key !== 'span' && key !== 'counting') visit(inner, own);
     };
-    const file = ok('model m { vocab 3 attention gqa { rope 1 dim 2 half yarn { factor 3 no-truncate } window none } layers every 2 from 1 to 3 { moe { router softmax groups 2 keep 1 by max capacity factor 1 min 2 renormalize none } } }');
+    const file = ok(
+      'model m { vocab 3 attention gqa { rope 1 dim 2 half yarn { factor 3 no-truncate } window none } layers every 2 from 1 to 3 { moe { router softmax groups 2 keep 1 by max capacity factor 1 min 2 renormalize none } } }',
+    );
     visit(file, { start: 0, end: 1e9 });
   });
 });
@@ -136,7 +147,22 @@ describe('units', () => {
     const m = model(`vocab 1 hidden 2 context 3 depth 4 dtype bf16 deterministic batch norm layer 1e-5 bias embedding tied multiplier 12
       head bias divisor 6 residual multiplier 0.22 attention gqa {} ffn swiglu 3 layer 0 {}`);
     expect(said(m).sort()).toEqual(
-      ['name', 'vocab', 'hidden', 'context', 'depth', 'dtype', 'deterministic', 'norm', 'embedding', 'head', 'residualMultiplier', 'attention', 'ffn', 'layers'].sort(),
+      [
+        'name',
+        'vocab',
+        'hidden',
+        'context',
+        'depth',
+        'dtype',
+        'deterministic',
+        'norm',
+        'embedding',
+        'head',
+        'residualMultiplier',
+        'attention',
+        'ffn',
+        'layers',
+      ].sort(),
     );
     expect(m).toMatchObject({
       depth: { value: { value: 4 } },
@@ -166,7 +192,10 @@ describe('units', () => {
 
   it.each([
     ['0', { kind: 'list', ranges: [{ first: { value: 0 } }] }],
-    ['0,2, 5..9', { kind: 'list', ranges: [{ first: { value: 0 } }, { first: { value: 2 } }, { first: { value: 5 }, last: { value: 9 } }] }],
+    [
+      '0,2, 5..9',
+      { kind: 'list', ranges: [{ first: { value: 0 } }, { first: { value: 2 } }, { first: { value: 5 }, last: { value: 9 } }] },
+    ],
     ['all', { kind: 'all' }],
     ['rest', { kind: 'rest' }],
     ['first 3', { kind: 'first', count: { value: 3 } }],
@@ -194,18 +223,30 @@ describe('attention', () => {
   });
   it('of latents', () => {
     const a = attention('mla { heads 128 q-lora 1536 kv-lora 512 nope 128 rope 10000 dim 64 interleaved value 128 }');
-    expect(a).toMatchObject({ qLora: { value: { value: 1536 } }, kvLora: { value: { value: 512 } }, nope: { value: { value: 128 } }, value: { value: { value: 128 } } });
+    expect(a).toMatchObject({
+      qLora: { value: { value: 1536 } },
+      kvLora: { value: { value: 512 } },
+      nope: { value: { value: 128 } },
+      value: { value: { value: 128 } },
+    });
     expect(a.heads?.headDim).toBeUndefined();
     expect(a.rope).toMatchObject({ dim: { value: { value: 64 } }, style: { value: 'interleaved' } });
   });
   it('changed for some layers', () => {
     const a = model('layers 1 { attention { window none sinks none rope none bias none qk-norm none } }').layers[0]?.attention;
     expect(a?.variant).toBeUndefined();
-    expect(a).toMatchObject({ sinks: { enabled: false }, rope: { kind: 'none' }, bias: { parts: [] }, qkNorm: { value: { value: 'none' } } });
+    expect(a).toMatchObject({
+      sinks: { enabled: false },
+      rope: { kind: 'none' },
+      bias: { parts: [] },
+      qkNorm: { value: { value: 'none' } },
+    });
     expect(a?.window).toHaveProperty('value', undefined);
   });
   it('with scaled positions', () => {
-    const yarn = attention('mha { rope 10000 yarn { factor 40 original 4096 beta-fast 32 beta-slow 1 mscale 1 mscale-all-dim 0.707 no-truncate } }').rope;
+    const yarn = attention(
+      'mha { rope 10000 yarn { factor 40 original 4096 beta-fast 32 beta-slow 1 mscale 1 mscale-all-dim 0.7 no-truncate } }',
+    ).rope;
     expect(yarn).toMatchObject({
       scaling: {
         kind: 'yarn',
@@ -214,11 +255,14 @@ describe('attention', () => {
         betaFast: { value: { value: 32 } },
         betaSlow: { value: { value: 1 } },
         mscale: { value: { value: 1 } },
-        mscaleAllDim: { value: { value: 0.707 } },
+        mscaleAllDim: { value: { value: 0.7 } },
         noTruncate: {},
       },
     });
-    expect(attention('mha { rope 1 linear 4 half }').rope).toMatchObject({ scaling: { kind: 'linear', factor: { value: 4 } }, style: { value: 'half' } });
+    expect(attention('mha { rope 1 linear 4 half }').rope).toMatchObject({
+      scaling: { kind: 'linear', factor: { value: 4 } },
+      style: { value: 'half' },
+    });
   });
 });
 
@@ -233,10 +277,17 @@ describe('networks', () => {
     ['mlp gelu-tanh', false, 'gelu-tanh'],
     ['mlp relu', false, 'relu'],
   ])('%s', (text, gated, activation) => {
-    expect(layer(`ffn ${text} 8`).ffn).toMatchObject({ kind: 'dense', network: { gated, activation: { value: activation }, width: { value: 8 } } });
+    expect(layer(`ffn ${text} 8`).ffn).toMatchObject({
+      kind: 'dense',
+      network: { gated, activation: { value: activation }, width: { value: 8 } },
+    });
   });
   it('with options in any order', () => {
-    const expected = { bias: {}, interleaved: {}, clamp: { limit: { value: 7 }, alpha: { value: { value: 1.702 } }, offset: { value: { value: 1 } } } };
+    const expected = {
+      bias: {},
+      interleaved: {},
+      clamp: { limit: { value: 7 }, alpha: { value: { value: 1.702 } }, offset: { value: { value: 1 } } },
+    };
     expect(layer('ffn swiglu 8 bias interleaved clamp 7 alpha 1.702 offset 1').ffn).toMatchObject({ network: expected });
     expect(layer('ffn swiglu 8 clamp 7 alpha 1.702 offset 1 interleaved bias').ffn).toMatchObject({ network: expected });
     const plain = layer('ffn swiglu 8 clamp 10').ffn;
@@ -245,7 +296,7 @@ describe('networks', () => {
 });
 
 describe('mixtures', () => {
-  it("count as the paper does", () => {
+  it('count as the paper does', () => {
     expect(moe('segment m 4 of N 16 of swiglu 3412 active K 2 shared Ks 1').counting).toMatchObject({
       kind: 'paper',
       m: { value: 4 },
@@ -257,7 +308,11 @@ describe('mixtures', () => {
     expect(moe('segment m 4 of N 16 into swiglu 853').counting).toMatchObject({ widthOf: { value: 'into' } });
   });
   it('share experts', () => {
-    expect(moe('shared 1 of swiglu 5632 gated').shared).toMatchObject({ count: { value: 1 }, network: { each: { value: 'of' }, network: { width: { value: 5632 } } }, gated: {} });
+    expect(moe('shared 1 of swiglu 5632 gated').shared).toMatchObject({
+      count: { value: 1 },
+      network: { each: { value: 'of' }, network: { width: { value: 5632 } } },
+      gated: {},
+    });
     expect(moe('shared 2 as swiglu 5633').shared).toMatchObject({ network: { each: { value: 'as' } } });
     expect(said(moe('shared 2').shared ?? {})).toEqual(['count']);
   });
@@ -270,7 +325,11 @@ describe('mixtures', () => {
     expect(moe('capacity 4 renormalize none').capacity?.renormalize?.value.value).toBe('none');
   });
   it('have routers', () => {
-    expect(moe('router sqrt-softplus logit-bias selection-bias groups 8 keep 4 by top2-sum top-k weights softmax weights on input renormalize p 2 add 1e-20 scale 2.5 precision model').router).toMatchObject({
+    expect(
+      moe(
+        'router sqrt-softplus logit-bias selection-bias groups 8 keep 4 by top2-sum top-k weights softmax weights on input renormalize p 2 add 1e-20 scale 2.5 precision model',
+      ).router,
+    ).toMatchObject({
       score: { value: 'sqrt-softplus' },
       logitBias: {},
       selectionBias: {},
@@ -282,7 +341,11 @@ describe('mixtures', () => {
       scale: { value: { value: 2.5 } },
       precision: { value: { value: 'model' } },
     });
-    expect(moe('router none hash table "tid2eid" weights one').router).toMatchObject({ score: { value: 'none' }, select: { kind: 'hash', table: { value: 'tid2eid' } }, weights: { value: { value: 'one' } } });
+    expect(moe('router none hash table "tid2eid" weights one').router).toMatchObject({
+      score: { value: 'none' },
+      select: { kind: 'hash', table: { value: 'tid2eid' } },
+      weights: { value: { value: 'one' } },
+    });
     expect(moe('router softmax expert-choice factor 2').router?.select).toMatchObject({ kind: 'expert-choice', factor: { value: 2 } });
     expect(moe('router sparse-mixer jitter 0.01').router?.select).toMatchObject({ kind: 'sparse-mixer', jitter: { value: 0.01 } });
     expect(moe('router sparse-mixer renormalize clamp 1e-12').router?.renormalize).toMatchObject({ eps: { mode: 'clamp' } });

@@ -70,7 +70,11 @@ layer broken { hidden 3 ffn swigl 4 }`;
     const text = `layer l {\n${'zz hidden 1\n'.repeat(40)}}`;
     const { diagnostics } = parse(text, 'a');
     expect(diagnostics).toHaveLength(MAX_SHOWN + 1);
-    expect(diagnostics.at(-1)).toMatchObject({ code: 'MOE1015', severity: 'note', message: expect.stringMatching(/^and \d+ more problems$/) });
+    expect(diagnostics.at(-1)).toMatchObject({
+      code: 'MOE1015',
+      severity: 'note',
+      message: expect.stringMatching(/^and \d+ more problems$/),
+    });
     const starts = diagnostics.slice(0, -1).map((d) => d.primary?.span.start ?? -1);
     expect(starts).toEqual([...starts].sort((a, b) => a - b));
   });
@@ -177,7 +181,7 @@ describe('characters', () => {
     expect(problems('layer l {\r  hidden 3 // x\r}')).toEqual([]);
   });
   it('left open', () => {
-    expect(problems('layer "l { hidden 3 }\n')[0]).toBe('MOE1002 \'"l { hidden 3 }\'');
+    expect(problems('layer "l { hidden 3 }\n')[0]).toBe("MOE1002 '\"l { hidden 3 }'");
     expect(problems('layer l { hidden 3 } /* x')).toEqual(["MOE1003 '/*'"]);
     expect(problems('layer l { hidden 3 } // x')).toEqual([]);
   });
