@@ -1,12 +1,12 @@
 /**
  * Expands the tile statements into statements of single threads (tile level → simt level, without
  * barriers): accumulators become variables, main loops become loads and fma, maps are written out per
- * element, reductions become trees. Portable: every target can run the result.
+ * element, reductions go through shared memory. Portable: every target can run the result.
  */
 import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Expr, Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { instantiate, mapBodiesOf, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
-import { ReducePool, MIN_SUBGROUP, expandReduce } from './expand-reduce.ts';
+import { ReducePool, expandReduce } from './expand-reduce.ts';
 import { expandRegister } from './expand-register.ts';
 import { expandShared } from './expand-shared.ts';
 import { freshNames } from './fresh.ts';
@@ -49,7 +49,7 @@ export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
   const pieceOf = pieces(kernel.body);
   const layouts = new Map<string, TileLayout>();
   const shared: Buffer[] = [];
-  const pool = new ReducePool(options.subgroups ? Math.ceil(block / MIN_SUBGROUP) : block, fresh);
+  const pool = new ReducePool(fresh);
   const layoutOf = (name: string): TileLayout => {
     const layout = layouts.get(name);
     if (layout === undefined) throw new Error(`tile ${name} is used before tile.alloc`);

@@ -4,6 +4,7 @@ import { interpret } from '../../../src/ir/kernel/interpret.ts';
 import { fmaF32 } from '../../../src/ir/kernel/numerics.ts';
 import { printKernel } from '../../../src/ir/kernel/print.ts';
 import type { ReduceOp } from '../../../src/ir/kernel/types.ts';
+import { walkStmts } from '../../../src/ir/kernel/walk.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
 import { global, kernel, matmul, matmulGrid } from '../../ir/kernel/samples.ts';
 import type { MatmulShape } from '../../ir/kernel/samples.ts';
@@ -206,11 +207,12 @@ describe('tile.reduce', () => {
   }
 
   it('needs every barrier and bound it has', () => {
-    for (const block of [3, 8, 13]) {
+    for (const block of [3, 8, 13, 20, 64]) {
       const memory = (): Record<string, Float32Array> => ({ x: values(block, 3), y: new Float32Array(2 * block) });
       const runs: MutationRun[] = [{ grid: [1, 1, 1], memory, poison: ['y'] }];
       const finished = finishKernel(reduceTwice('add', block), { subgroups: false });
       expect(survivors(finished, simtMutations(finished), runs).map((m) => m.what)).toEqual([]);
+      expect([...walkStmts(finished.body)].filter((x) => x.k === 'barrier').length).toBe(block > 16 ? 6 : 3);
     }
   });
 
