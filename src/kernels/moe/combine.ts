@@ -1,0 +1,72 @@
+/**
+ * moe.combine: y[t] = (Σ over the slots in order of weights · x[row] [+ shared · σ(sharedGate)]) · scale [+ residual].
+ * Operands `x`, `plan` (sorted) or `ids` (direct), [`weights`, `shared`, `sharedGate`, `residual`]; result `y`.
+ */
+import * as b from '../../ir/kernel/build.ts';
+import type { Buffer, Stmt } from '../../ir/kernel/types.ts';
+import type { Capabilities } from '../../target/types.ts';
+import type { Launch } from '../launch.ts';
+import { addSlot, finishSum } from './combine-sum.ts';
+import { DROPPED, define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, wantWhole } from './common.ts';
+import type { ElementwiseSchedule, Planned } from './common.ts';
+import { planBuffer, rowOfSlotAt } from './plan-layout.ts';
+
+export interface CombineProblem extends Planned {
+  readonly n: number;
+  /** Which of the optional operands are there. */
+  readonly weights: boolean;
+  readonly shared: boolean;
+  readonly sharedGate: boolean;
+  readonly residual: boolean;
+  readonly scale: number;
+}
+
+/** x f32 [T · slots, n], weights f32 [T, slots], shared, residual and y f32 [T, n], sharedGate f32 [T, 1]. */
+export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
+  wantWhole('combine', { n: p.n, slots: p.slots });
+  const lanes = lanesFor(p.n);
+  const perRow = p.n / lanes;
+  const params: (readonly [string, Buffer])[] = [];
+  const bind = (name: string, buf: Buffer): Buffer => {
+    params.push([name, buf]);
+    return buf;
+  };
+  const f32 = (name: string, wide: boolean): Buffer => bind(name, globalBuffer(name, 'f32', wide ? lanes : 1));
+  const x = f32('x', true);
+  const by = p.mode === 'sorted' ? bind('plan', planBuffer()) : bind('ids', globalBuffer('ids', 'u32'));
+  const weights = p.weights ? f32('weights', false) : undefined;
+  const shared = p.shared ? f32('shared', true) : undefined;
+  const sharedGate = p.shared && p.sharedGate ? f32('sharedGate', false) : undefined;
+  const residual = p.residual ? f32('residual', true) : undefined;
+  const y = f32('y', true);
+  return elementwise({
+    name: `combine_${p.mode}_${p.slots}x${p.n}`,
+    family: 'combine',
+    params,
+    perRow,
+    rows: {},
+    body(item) {
+      const stmts: Stmt[] = [];
+      const token = define(stmts, 'token', b.div(item, b.u32(perRow)));
+      const col = define(stmts, 'col', b.mod(item, b.u32(perRow)));
+      const sum = b.variable('sum', b.ty('f32', lanes));
+      stmts.push(b.var_('sum', b.splat(lanes, b.f32(0))));
+      stmts.push(b.for_('s', b.u32(0), b.u32(p.slots), 1, (s) => {
+        const inner: Stmt[] = [];
+        const slot = define(inner, 'slot', b.add(b.mul(token, b.u32(p.slots)), s));
+        const found = define(inner, 'found', b.load(by, p.mode === 'sorted' ? rowOfSlotAt(p, slot) : slot));
+        const row = p.mode === 'sorted' ? found : slot;
+        const value = b.load(x, b.add(b.mul(row, b.u32(perRow)), col));
+        const weight = weights === undefined ? undefined : b.load(weights, slot);
+        return [...inner, b.if_(b.ne(found, b.u32(DROPPED)), [b.assign('sum', addSlot(sum, value, weight))])];
+      }));
+      stmts.push(b.store(y, item, finishSum(sum, {
+        shared: shared === undefined ? undefined : b.load(shared, item),
+        sharedGate: sharedGate === undefined ? undefined : b.load(sharedGate, token),
+        scale: p.scale,
+        residual: residual === undefined ? undefined : b.load(residual, item),
+      })));
+      return stmts;
+    },
+  }, schedule ?? elementwiseSchedule(caps), caps);
+}

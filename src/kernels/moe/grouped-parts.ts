@@ -1,0 +1,89 @@
+/** What the kernels of `moe.grouped_linear` share: parameters, the bound segment of the bank, epilogues. */
+import * as b from '../../ir/kernel/build.ts';
+import type { Buffer, Elem, Expr, ScalarName } from '../../ir/kernel/types.ts';
+import { segmentOf, segmentScalars } from '../dense/common.ts';
+import { applyEpilogue, epilogueCount, epilogueName } from '../epilogue.ts';
+import { globalBuffer, lanesFor } from './common.ts';
+import type { GroupedProblem } from './grouped-problem.ts';
+
+/** Buffers in the order they were asked for. */
+export class Params {
+  readonly list: (readonly [operand: string, buffer: Buffer])[] = [];
+
+  bind(operand: string, elem: Elem, lanes: Buffer['lanes'] = 1): Buffer {
+    const made = globalBuffer(operand, elem, lanes);
+    this.list.push([operand, made]);
+    return made;
+  }
+
+  /** Nothing where there is no such operand. */
+  maybe(there: Elem | boolean | undefined, operand: string, elem: Elem = 'f32'): Buffer | undefined {
+    if (there === undefined || there === false) return undefined;
+    return this.bind(operand, there === true ? elem : there);
+  }
+}
+
+/** One side of the op: the bank, or the shared FFN. */
+export interface Side {
+  readonly n: number;
+  readonly k: number;
+  readonly lanes: Buffer['lanes'];
+  /** Accesses of a row of x or of a weight. */
+  readonly depth: number;
+  readonly x: Buffer;
+  readonly weight: Buffer;
+  readonly bias: Buffer | undefined;
+}
+
+export interface Sides {
+  readonly routed: Side;
+  readonly shared: Side | undefined;
+}
+
+/** Binds x, weights and biases of both sides. */
+export function bindSides(p: GroupedProblem, params: Params): Sides {
+  const lanes = lanesFor(p.k);
+  const x = params.bind('x', 'f32', lanes);
+  const weight = params.bind('weight', p.weightElem, lanes);
+  const routed: Side = { n: p.n, k: p.k, lanes, depth: p.k / lanes, x, weight, bias: params.maybe(p.biasElem, 'bias') };
+  const s = p.shared;
+  if (s === undefined) return { routed, shared: undefined };
+  const wide = lanesFor(s.k);
+  const sx = s.ownX ? params.bind('sharedX', 'f32', wide) : x;
+  const sw = params.bind('sharedWeight', s.weightElem, wide);
+  return { routed, shared: { n: s.n, k: s.k, lanes: wide, depth: s.k / wide, x: sx, weight: sw, bias: params.maybe(s.biasElem, 'sharedBias') } };
+}
+
+export const groupedScalars = (p: GroupedProblem): readonly ScalarName[] => ['T', ...segmentScalars(p)];
+
+/** Number of the expert in the bound buffer; not below `count` where the segment does not hold it (DROPPED never is). */
+export const localExpert = (p: GroupedProblem, expert: Expr): { readonly local: Expr; readonly count: Expr } => {
+  const segment = segmentOf(p, p.experts);
+  return { local: b.sub(expert, segment.first), count: segment.count };
+};
+
+/** Work that is done once though the bank comes in several segments: by the first, or by the last. */
+export const inFirstSegment = (p: GroupedProblem): Expr =>
+  p.segmentRows === undefined ? b.bool(true) : b.eq(b.scalar('segment.first'), b.u32(0));
+export const inLastSegment = (p: GroupedProblem): Expr =>
+  p.segmentRows === undefined ? b.bool(true) : b.eq(b.add(b.scalar('segment.first'), b.scalar('segment.count')), b.u32(p.experts));
+
+/** Row of a side's weight (in accesses) for column `col` of matrix `i` of expert `bank`. */
+export const weightRow = (p: GroupedProblem, side: Side, bank: Expr, i: number, col: Expr): Expr => {
+  const rows = epilogueCount(p.epilogue) * side.n;
+  return b.mul(b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col), b.u32(side.depth));
+};
+
+/** The stored value of column `col` from its sums; `bank` is the number of the expert among all, 0 for the shared FFN. */
+export function finishRow(p: GroupedProblem, side: Side, sums: readonly Expr[], bank: Expr, col: Expr, weight: Expr | undefined): Expr {
+  const rows = epilogueCount(p.epilogue) * side.n;
+  const values = sums.map((sum, i) => {
+    // Scaling the input row scales its products.
+    const scaled = weight === undefined ? sum : b.mul(sum, weight);
+    return side.bias === undefined ? scaled : b.add(scaled, b.loadF32(side.bias, b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col)));
+  });
+  return applyEpilogue(p.epilogue, values);
+}
+
+export const groupedName = (p: GroupedProblem, form: string): string =>
+  `grouped_${form}_${epilogueName(p.epilogue)}_${p.experts}x${p.n}x${p.k}`;

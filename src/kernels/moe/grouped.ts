@@ -1,0 +1,61 @@
+/**
+ * moe.grouped_linear: y[row] = epilogue(x[row] · weight[expert of row]ᵀ + bias), in every fused form. Three
+ * kernels serve it: tiles of a sorted plan, single rows of a direct one, and whole tokens where the slots are
+ * summed on the spot. Sums run over ascending k with fma in all of them, so they agree bit for bit (unless a
+ * schedule splits the depth over a team of threads).
+ *
+ * Operands `x`, `plan` (sorted) or `ids` (direct; always with combine), `weight`, [`bias`, `routeWeights`,
+ * `sharedX`, `sharedWeight`, `sharedBias`, `sharedGate`, `residual`]; results `y`, [`shared`].
+ */
+import type { Capabilities } from '../../target/types.ts';
+import { epilogueCount } from '../epilogue.ts';
+import type { Launch } from '../launch.ts';
+import { lanesFor, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
+import { groupedCombine } from './grouped-combine.ts';
+import { groupedRows } from './grouped-rows.ts';
+import { groupedTiles } from './grouped-tiles.ts';
+import type { GroupedProblem, GroupedSchedule } from './grouped-problem.ts';
+
+/** Widest result of the kernel: blocks of columns are laid out for it. */
+const widest = (p: GroupedProblem): number => Math.max(p.n, p.shared?.n ?? 0);
+
+/** Which record the problem runs by, and its default. */
+export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedSchedule {
+  const columns = powerOfTwo(widest(p));
+  if (p.combine || p.mode === 'direct') {
+    const block = Math.min(64, caps.maxThreadsPerBlock, columns);
+    return { matvec: { block, team: 1, cols: Math.max(1, Math.min(2 / epilogueCount(p.epilogue), columns / block)) } };
+  }
+  const tn = Math.min(4, columns);
+  const tm = p.tileRows % 8 === 0 ? 8 : p.tileRows % 4 === 0 ? 4 : p.tileRows % 2 === 0 ? 2 : 1;
+  const across = Math.max(1, Math.floor(32 / (p.tileRows / tm)));
+  const bn = Math.min(columns, across * tn);
+  return { tile: { bm: p.tileRows, bn, bk: 16, tm, tn, staging: caps.target === 'cuda' ? 'shared' : 'register' } };
+}
+
+function check(p: GroupedProblem): void {
+  wantWhole('grouped_linear', { experts: p.experts, slots: p.slots, n: p.n, k: p.k, segmentRows: p.segmentRows });
+  const perExpert = (epilogueCount(p.epilogue) * p.n * p.k) / lanesFor(p.k);
+  wantIndexable('grouped_linear', 'the bank', Math.min(p.segmentRows ?? p.experts, p.experts) * perExpert);
+  if (p.combine && p.epilogue.kind !== 'none') throw new Error('grouped_linear: combine goes without an epilogue');
+  if (!p.combine && (p.residual || p.scale !== 1)) throw new Error('grouped_linear: residual and scale go with combine');
+  if (p.shared === undefined) return;
+  wantWhole('grouped_linear', { 'shared n': p.shared.n, 'shared k': p.shared.k });
+  wantIndexable('grouped_linear', 'the shared weight', (epilogueCount(p.epilogue) * p.shared.n * p.shared.k) / lanesFor(p.shared.k));
+  if (p.combine && p.shared.n !== p.n) throw new Error(`grouped_linear: the shared rows have ${p.shared.n} columns, the result ${p.n}`);
+  if (!p.shared.ownX && (!p.gather || p.shared.k !== p.k)) throw new Error('grouped_linear: the shared FFN reads x only where it is gathered, with its depth');
+  if (!p.combine && p.shared.gate) throw new Error('grouped_linear: sharedGate goes with combine');
+}
+
+export function groupedLinear(p: GroupedProblem, schedule: GroupedSchedule | undefined, caps: Capabilities): Launch {
+  check(p);
+  const standard = groupedSchedule(p, caps);
+  const tile = schedule?.tile ?? standard.tile;
+  const matvec = schedule?.matvec ?? standard.matvec;
+  if (p.mode === 'sorted' && !p.combine) {
+    if (tile === undefined) throw new Error('grouped_linear: a sorted plan needs a tile schedule');
+    return groupedTiles(p, tile, caps);
+  }
+  if (matvec === undefined) throw new Error('grouped_linear: this form needs a matvec schedule');
+  return p.combine ? groupedCombine(p, matvec, caps) : groupedRows(p, matvec, caps);
+}

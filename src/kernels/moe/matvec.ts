@@ -1,0 +1,88 @@
+/**
+ * Rows times matrices, for calls of few rows: a thread (or a team of threads) owns columns and walks down
+ * their depth. With teams of one thread the sums are those of the tile kernels, bit for bit.
+ */
+import * as b from '../../ir/kernel/build.ts';
+import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
+import type { Capabilities } from '../../target/types.ts';
+import { legalMatvec } from '../schedule.ts';
+import type { MatvecSchedule } from '../schedule.ts';
+import { F32, define } from './common.ts';
+
+/** Where the thread stands: its columns (some may lie beyond the last one) and its part of the depth. */
+export interface Columns {
+  readonly s: MatvecSchedule;
+  readonly cols: readonly Expr[];
+  readonly member: Expr;
+  /** Whether the thread is the one that stores for its team; undefined where every thread is. */
+  readonly stores: Expr | undefined;
+  /** Partial sums of teams. */
+  readonly parts: Buffer | undefined;
+}
+
+/** Declares the thread's columns; the block's first column is col0. */
+export function columnsOf(stmts: Stmt[], s: MatvecSchedule, col0: Expr, count: number, caps: Capabilities): Columns {
+  const verdict = legalMatvec(s, count, caps);
+  if (!verdict.ok) throw new Error(`matvec: ${verdict.why}`);
+  const teams = s.block / s.team;
+  const single = s.team === 1;
+  const team = single ? b.thread : define(stmts, 'team', b.div(b.thread, b.u32(s.team)));
+  const member = single ? b.u32(0) : define(stmts, 'member', b.mod(b.thread, b.u32(s.team)));
+  return {
+    s, member,
+    cols: Array.from({ length: s.cols }, (_, j) => define(stmts, `col${j}`, b.add(col0, team, b.u32(j * teams)))),
+    stores: single ? undefined : b.eq(member, b.u32(0)),
+    parts: single ? undefined : b.buffer('parts', 'shared', 'f32', 1, s.block * s.cols * count),
+  };
+}
+
+export interface Dots {
+  /** Beginning of the names that are made. */
+  readonly name: string;
+  /** One access of the row of x. */
+  x(i: Expr): Expr;
+  readonly weight: Buffer;
+  /** First access of the weight row for column `col` of matrix 0 … count − 1. */
+  row(col: Expr, matrix: number): Expr;
+  readonly count: number;
+  /** Columns there are; a column beyond reads the last one, and is not stored. */
+  readonly n: number;
+  /** Accesses of a row. */
+  readonly depth: number;
+}
+
+/** Appends the loop; gives the sums [column][matrix]. Uniform control flow only. */
+export function dots(stmts: Stmt[], c: Columns, d: Dots): readonly (readonly Expr[])[] {
+  const { s } = c;
+  const cells = c.cols.flatMap((col, j) => Array.from({ length: d.count }, (_, i) => ({ col, i, name: `${d.name}_sum${j}_${i}` })));
+  const rows = cells.map(({ col, i, name }) => {
+    const inside = b.min(col, b.u32(d.n - 1));
+    return define(stmts, `${name}_row`, d.row(inside, i));
+  });
+  for (const { name } of cells) stmts.push(b.var_(name, b.f32(0)));
+  stmts.push(b.for_(`${d.name}_i`, c.member, b.u32(d.depth), s.team, (i) => {
+    const inner: Stmt[] = [];
+    const x = define(inner, `${d.name}_x`, d.x(i));
+    cells.forEach(({ name }, n) => {
+      const w = define(inner, `${name}_w`, b.loadF32(d.weight, b.add(rows[n] ?? i, i)));
+      for (let j = 0; j < x.ty.lanes; j++) inner.push(b.assign(name, b.fma(b.lane(x, j), b.lane(w, j), b.variable(name, F32))));
+    });
+    return inner;
+  }));
+  const { parts } = c;
+  const sums = cells.map(({ name }) => b.variable(name, F32));
+  if (parts !== undefined) {
+    const team0 = define(stmts, `${d.name}_team0`, b.sub(b.thread, c.member));
+    sums.forEach((sum, n) => stmts.push(b.store(parts, b.add(b.thread, b.u32(n * s.block)), sum)));
+    cells.forEach(({ name }) => stmts.push(b.assign(name, b.f32(0))));
+    stmts.push(b.for_(`${d.name}_m`, b.u32(0), b.u32(s.team), 1, (m) =>
+      cells.map(({ name }, n) => b.assign(name, b.add(b.variable(name, F32), b.load(parts, b.add(team0, m, b.u32(n * s.block))))))));
+  }
+  return c.cols.map((_, j) => sums.slice(j * d.count, (j + 1) * d.count));
+}
+
+/** `body` in the threads that store, for columns there are. */
+export const storing = (c: Columns, col: Expr, n: number, body: readonly Stmt[]): Stmt => {
+  const exists = b.lt(col, b.u32(n));
+  return b.if_(c.stores === undefined ? exists : b.and(c.stores, exists), body);
+};

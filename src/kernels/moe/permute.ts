@@ -1,0 +1,39 @@
+/** moe.permute: y[row] = x[token of row], rows in the order of the plan. Operands `x`, `plan` (sorted only); result `y`. */
+import * as b from '../../ir/kernel/build.ts';
+import type { Stmt } from '../../ir/kernel/types.ts';
+import type { Capabilities } from '../../target/types.ts';
+import type { Launch } from '../launch.ts';
+import { define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, wantWhole } from './common.ts';
+import type { ElementwiseSchedule, Planned } from './common.ts';
+import { planBuffer, slotOfRowAt, usedRowsAt } from './plan-layout.ts';
+
+export interface PermuteProblem extends Planned {
+  readonly dim: number;
+}
+
+/** x f32 [T, dim], y f32 [T · slots, dim]; rows that no slot uses are left alone. */
+export function permute(p: PermuteProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
+  wantWhole('permute', { dim: p.dim, slots: p.slots });
+  const lanes = lanesFor(p.dim);
+  const perRow = p.dim / lanes;
+  const x = globalBuffer('x', 'f32', lanes);
+  const by = planBuffer();
+  const y = globalBuffer('y', 'f32', lanes);
+  const sorted = p.mode === 'sorted';
+  return elementwise({
+    name: `permute_${p.mode}_${p.dim}`,
+    family: 'permute',
+    params: [['x', x], ...(sorted ? [['plan', by] as const] : []), ['y', y]],
+    perRow,
+    rows: { rowsPerToken: p.slots },
+    body(item) {
+      const stmts: Stmt[] = [];
+      const row = define(stmts, 'row', b.div(item, b.u32(perRow)));
+      const slot = sorted ? b.load(by, slotOfRowAt(row)) : row;
+      const copy: Stmt[] = [];
+      const token = define(copy, 'token', b.div(slot, b.u32(p.slots)));
+      copy.push(b.store(y, item, b.load(x, b.add(b.mul(token, b.u32(perRow)), b.mod(item, b.u32(perRow))))));
+      return sorted ? [...stmts, b.if_(b.lt(row, b.load(by, usedRowsAt)), copy)] : [...stmts, ...copy];
+    },
+  }, schedule ?? elementwiseSchedule(caps), caps);
+}
