@@ -178,9 +178,10 @@ describe('safetensors headers', () => {
       parts.push(e);
     }
     const bytes = file(`{${parts.join(',')}}`, 0);
-    const start = performance.now();
+    // Processor time: the machine may be busy with other tests.
+    const start = process.cpuUsage().user;
     const header = parseHeader(bytes.subarray(8, 8 + headerBytes(bytes, bytes.length, 'big')), bytes.length, 'big');
-    expect(performance.now() - start).toBeLessThan(4000);
+    expect((process.cpuUsage().user - start) / 1e6).toBeLessThan(3);
     expect(header.tensors.size).toBe(parts.length);
     const nested = file(`{"a":${'['.repeat(12_000_000)}${']'.repeat(12_000_000)}}`, 0);
     expect(() => parseHeader(nested.subarray(8), nested.length, 'big')).toThrow(SafetensorsError);

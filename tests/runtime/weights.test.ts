@@ -11,6 +11,7 @@ import { openPath } from '../../src/runtime/node/files.ts';
 
 const GOLDEN = join(import.meta.dirname, '../golden');
 const plain = (name: string, shape: readonly number[]): TensorSource => ({ name, shape, n: { axis: 0, start: 0, step: 1 }, k: { start: 0, step: 1 } });
+const vector = (name: string, shape: readonly number[]): TensorSource => ({ ...plain(name, shape), k: { start: 0, step: 0 } });
 const weight = (name: string, shape: readonly number[], parts: WeightParam['role']['parts'], elem: WeightParam['elem'] = 'f32'): WeightParam => ({
   name,
   shape,
@@ -80,11 +81,11 @@ const layouts = fc
       case 'dense':
         return { banked: false, param: weight('p', [halves * n, k], parts((p) => plain(`w${p}`, [n, k]))) };
       case 'bias':
-        return { banked: true, param: weight('p.bias', [bank, halves * n], parts((p) => ({ ...plain('b', [bank, halves * n]), n: { axis: 0, start: at(p), step: 1 } }))) };
+        return { banked: true, param: weight('p.bias', [bank, halves * n], parts((p) => ({ ...vector('b', [bank, halves * n]), n: { axis: 0, start: at(p), step: 1 } }))) };
       case 'bias-interleaved':
-        return { banked: true, param: weight('p.bias', [bank, halves * n], parts((p) => ({ ...plain('b', [bank, halves * n]), n: { axis: 0, start: p, step: halves } }))) };
+        return { banked: true, param: weight('p.bias', [bank, halves * n], parts((p) => ({ ...vector('b', [bank, halves * n]), n: { axis: 0, start: p, step: halves } }))) };
       case 'biases':
-        return { banked: true, param: weight('p.bias', [bank, halves * n], parts((p) => plain(`b{e}.${p}`, [n]))) };
+        return { banked: true, param: weight('p.bias', [bank, halves * n], parts((p) => vector(`b{e}.${p}`, [n]))) };
     }
   });
 

@@ -10,9 +10,11 @@ export type Size = number | SizeSymbol | { readonly op: '+' | '*' | 'ceildiv' | 
 
 export type ElemName = 'f32' | 'f16' | 'bf16' | 'u32' | 'i32';
 
-/** See TensorSource of the graph IR: canonical[bank][n][k] inside a checkpoint's tensor. */
+/** See TensorSource of the graph IR: canonical[bank][n][k] inside a checkpoint's tensor. A step of 0 for k says that there is no k: a vector, or one per expert. */
 export interface TensorSource {
   readonly name: string;
+  /** Only where the checkpoint also holds this tensor. */
+  readonly requires?: string;
   readonly shape: readonly number[];
   readonly bankRows?: number;
   readonly n: { readonly axis: 0 | 1; readonly start: number; readonly step: number };

@@ -46,7 +46,7 @@ const sizeAt = (depth: number): Check => (v, p) => {
 };
 const size = sizeAt(0);
 const axis = object({ start: whole, step: whole });
-const source = object({ name: text, shape: list(whole), bankRows: optional(whole), n: object({ axis: oneOf(0, 1), start: whole, step: whole }), k: axis });
+const source = object({ name: text, requires: optional(text), shape: list(whole), bankRows: optional(whole), n: object({ axis: oneOf(0, 1), start: whole, step: whole }), k: axis });
 const part = object({ rows: whole, sources: list(source) });
 const param = object({
   name: text,

@@ -76,18 +76,11 @@ export function matrixOf(param: WeightParam): Matrix {
   const [a = 1, b = 1, c = 1] = dims;
   if (dims.length <= 1) return { banked: false, bank: 1, n: a, k: 1 };
   if (dims.length === 3) return { banked: true, bank: a, n: b, k: c };
-  return isVectorBank(param, a, b) ? { banked: true, bank: a, n: b, k: 1 } : { banked: false, bank: 1, n: a, k: b };
+  return isVectorBank(param) ? { banked: true, bank: a, n: b, k: 1 } : { banked: false, bank: 1, n: a, k: b };
 }
 
-/** Whether the two dims of a canonical shape are [bank, n] (a bias per expert) and not [n, k]. The parts tell: they add up to n. */
-function isVectorBank(param: WeightParam, a: number, b: number): boolean {
-  const perExpert = param.role.parts.some((p) => p.sources.some((s) => s.name.includes('{e}') || s.bankRows !== undefined));
-  if (perExpert) return true;
-  const rows = param.role.parts.reduce((sum, p) => sum + p.rows, 0);
-  if (a !== b) return rows === b;
-  // Square: only where a bias is cut or interleaved do the readings differ.
-  return param.name.endsWith('bias');
-}
+/** Whether the two dims of a canonical shape are [bank, n] (a vector per expert) and not [n, k]. */
+const isVectorBank = (param: WeightParam): boolean => param.role.parts.some((p) => p.sources.some((s) => s.k.step === 0));
 
 const same = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((d, i) => d === b[i]);
 const showShape = (shape: readonly number[]): string => `[${shape.join(', ')}]`;
@@ -137,13 +130,19 @@ function resolvePart(param: WeightParam, part: WeightRole['parts'][number], laye
   const name = layerName(param.name, layer);
   let best: (PartFound & { readonly found: number }) | undefined;
   for (const source of part.sources) {
+    if (source.requires !== undefined && set.info(layerName(source.requires, layer).replaceAll('{e}', '0')) === undefined) continue;
     const tensors = tensorNames(source, layer, bank);
     const problems = tensors.flatMap((tensor) => problemsOf(name, param.elem, tensor, set.info(tensor), source.shape));
     if (problems.length === 0) return { source, tensors, problems };
     const found = tensors.filter((t) => set.info(t) !== undefined).length;
     if (best === undefined || found > best.found) best = { source, tensors, problems, found };
   }
-  if (best === undefined) throw new RangeError(`${param.name} has a part without sources`);
+  if (best === undefined) {
+    const [first] = part.sources;
+    if (first === undefined) throw new RangeError(`${param.name} has a part without sources`);
+    const tensors = tensorNames(first, layer, bank);
+    return { source: first, tensors, problems: tensors.flatMap((t) => problemsOf(name, param.elem, t, undefined, first.shape)) };
+  }
   if (best.found > 0 || part.sources.length === 1) return best;
   const others = part.sources.slice(1).map((s) => quote(tensorNames(s, layer, bank)[0] ?? ''));
   return { ...best, problems: best.problems.map((p) => ({ ...p, message: `${p.message} (nor ${others.join(', ')})` })) };
