@@ -131,13 +131,20 @@ export class Footprints {
     return !certain && this.#skeleton(a.index) === this.#skeleton(b.index);
   }
 
+  readonly #skeletons = new Map<Expr, string>();
+
+  /** The expression without its constant summands, names looked through. */
   #skeleton(e: Expr): string {
+    const known = this.#skeletons.get(e);
+    if (known !== undefined) return known;
     const sum = linear(e, (x) => this.#expand(x));
     const terms = [...sum.terms.values()].map(({ term, coefficient }) => {
       const inner = operands(term).map((x) => this.#skeleton(x));
       return `${coefficient}*${term.k}${inner.length === 0 ? exprKey(term) : `${headKey(term)}(${inner.join(',')})`}`;
     });
-    return terms.sort().join('+');
+    const made = terms.sort().join('+');
+    this.#skeletons.set(e, made);
+    return made;
   }
 
   #expand(e: Expr): Expr | undefined {

@@ -10,7 +10,10 @@ import type { Effect } from '../../ir/kernel/effects.ts';
 import { conflicts, effectsOf, headEffects } from '../../ir/kernel/effects.ts';
 import type { Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { uniformity, writtenNames } from '../../ir/kernel/uniformity.ts';
+import { exprKey } from '../../ir/kernel/walk.ts';
 import { Footprints } from './footprint.ts';
+import { CrossedSets, PendingSet } from './pending.ts';
+import type { Access, Pending } from './pending.ts';
 
 type Node =
   | { readonly k: 'piece'; readonly stmt: Stmt; readonly effects: readonly Access[] }
@@ -18,16 +21,7 @@ type Node =
   | { readonly k: 'if'; readonly stmt: StmtOf<'if'>; readonly then: Node[]; readonly else: Node[] }
   | { readonly k: 'loop'; readonly stmt: StmtOf<'for'>; readonly body: Node[]; readonly mayBeEmpty: boolean; readonly repeats: boolean };
 
-interface Access {
-  readonly id: number;
-  readonly effect: Effect;
-}
-
-/** An access with no barrier since, and the loops whose back edge was passed since. */
-interface Pending {
-  readonly access: Access;
-  readonly crossed: ReadonlySet<string>;
-}
+type LoopNode = Extract<Node, { readonly k: 'loop' }>;
 
 const BARRIER: StmtOf<'barrier'> = { k: 'barrier', scope: 'block' };
 
@@ -41,6 +35,7 @@ class BarrierPass {
   readonly #kernel: Kernel;
   readonly #footprints: Footprints;
   readonly #written: ReadonlySet<string>;
+  readonly #sets = new CrossedSets();
   readonly #meet = new Map<string, boolean>();
   #ids = 0;
 
@@ -53,7 +48,7 @@ class BarrierPass {
   run(): readonly Stmt[] {
     const uniform = uniformity(this.#kernel);
     const root = this.#build(this.#kernel.body, [], (s) => uniform.control(s));
-    this.#place(root, new Map());
+    this.#place(root, new PendingSet());
     this.#removeNeedless(root, root);
     return rebuild(root);
   }
@@ -61,9 +56,13 @@ class BarrierPass {
   // ---------------------------------------------------------------- the tree
 
   #accesses(effects: readonly Effect[]): readonly Access[] {
-    return effects
-      .filter((e) => e.buf.scope !== 'register' && this.#written.has(e.buf.name))
-      .map((effect) => ({ id: this.#ids++, effect }));
+    const found = new Map<string, Access>();
+    for (const effect of effects) {
+      if (effect.buf.scope === 'register' || !this.#written.has(effect.buf.name)) continue;
+      const key = [effect.kind, effect.buf.name, effect.inPlace, exprKey(effect.index), ...effect.guards.map(exprKey)].join(' | ');
+      if (!found.has(key)) found.set(key, { id: this.#ids++, effect });
+    }
+    return [...found.values()];
   }
 
   #build(body: readonly Stmt[], loops: readonly StmtOf<'for'>[], uniform: (s: Stmt) => boolean): Node[] {
@@ -95,67 +94,70 @@ class BarrierPass {
   #conflict(p: Pending, access: Access): boolean {
     const a = p.access.effect;
     const b = access.effect;
-    if (a.buf.name !== b.buf.name || !conflicts(a.kind, b.kind)) return false;
-    const key = `${p.access.id} ${access.id} ${[...p.crossed].join(',')}`;
+    if (!conflicts(a.kind, b.kind)) return false;
+    const key = `${p.access.id}.${access.id}.${p.crossed.id}`;
     const known = this.#meet.get(key);
     if (known !== undefined) return known;
-    const made = this.#footprints.mayMeet(a, b, p.crossed);
+    const made = this.#footprints.mayMeet(a, b, p.crossed.loops);
     this.#meet.set(key, made);
     return made;
   }
 
   #any(pending: PendingSet, accesses: readonly Access[]): boolean {
-    for (const p of pending.values()) if (accesses.some((a) => this.#conflict(p, a))) return true;
+    for (const access of accesses) {
+      for (const p of pending.of(access.effect.buf.name)) if (this.#conflict(p, access)) return true;
+    }
     return false;
+  }
+
+  #note(pending: PendingSet, accesses: readonly Access[]): void {
+    for (const access of accesses) pending.add({ access, crossed: this.#sets.none });
   }
 
   // ---------------------------------------------------------------- placing
 
   /** Puts a barrier before each piece that conflicts with what is pending, as late as possible. Gives what is pending after. */
   #place(nodes: Node[], before: PendingSet): PendingSet {
-    let pending = before;
-    const put = (i: number): void => {
-      nodes.splice(i, 0, { k: 'barrier', stmt: BARRIER, derived: true });
-      pending = new Map();
-    };
+    let pending = before.copy();
     for (let i = 0; i < nodes.length; i++) {
       const n = nodes[i];
       if (n === undefined) break;
+      if (n.k === 'loop') this.#placeInside(n);
+      const free = n.k === 'piece' ? !this.#any(pending, n.effects) : n.k !== 'loop' || this.#isFree(n.body, pending);
+      if (!free) {
+        nodes.splice(i++, 0, { k: 'barrier', stmt: BARRIER, derived: true });
+        pending.clear();
+      }
       switch (n.k) {
         case 'barrier':
-          pending = new Map();
+          pending.clear();
           break;
         case 'piece':
-          if (this.#any(pending, n.effects)) put(i++);
-          pending = join(pending, fresh(n.effects));
+          this.#note(pending, n.effects);
           break;
-        case 'if':
-          pending = join(this.#place(n.then, pending), this.#place(n.else, pending));
-          break;
-        case 'loop': {
-          // The loop by itself first: what it needs inside, it needs in every iteration.
-          let carried = cross(this.#place(n.body, new Map()), n.stmt.name);
-          for (let count = -1; n.repeats && count !== countBarriers(n.body); ) {
-            count = countBarriers(n.body);
-            carried = cross(this.#place(n.body, carried), n.stmt.name);
-          }
-          if (!this.#isFree(n.body, pending)) put(i++);
-          const after = this.#after(n, pending);
-          pending = n.mayBeEmpty ? join(pending, after) : after;
+        case 'if': {
+          const then = this.#place(n.then, pending);
+          pending = this.#place(n.else, pending).addAll(then);
           break;
         }
+        case 'loop':
+          pending = this.#loop(n, pending, () => {});
+          break;
       }
     }
     return pending;
   }
 
-  /** What is pending after a loop whose barriers stand. */
-  #after(n: Extract<Node, { k: 'loop' }>, before: PendingSet): PendingSet {
-    const once = this.#scan(n.body, before, () => {});
-    return n.repeats ? join(once, this.#scan(n.body, join(before, cross(once, n.stmt.name)), () => {})) : once;
+  /** What a loop needs inside, whatever came before it: it needs that in every iteration. */
+  #placeInside(n: LoopNode): void {
+    let carried = this.#place(n.body, new PendingSet());
+    for (let count = -1; n.repeats && count !== countBarriers(n.body); ) {
+      count = countBarriers(n.body);
+      carried = this.#place(n.body, carried.crossing(n.stmt.name, this.#sets));
+    }
   }
 
-  /** Whether nothing in the nodes conflicts before, after or with what is pending. */
+  /** Whether nothing in the nodes conflicts with what is pending or with each other. */
   #isFree(nodes: readonly Node[], before: PendingSet): boolean {
     let free = true;
     this.#scan(nodes, before, () => {
@@ -166,28 +168,37 @@ class BarrierPass {
 
   /** Follows the pending accesses through nodes whose barriers stand; reports conflicts. */
   #scan(nodes: readonly Node[], before: PendingSet, conflict: () => void): PendingSet {
-    let pending = before;
+    let pending = before.copy();
     for (const n of nodes) {
       switch (n.k) {
         case 'barrier':
-          pending = new Map();
+          pending.clear();
           break;
         case 'piece':
           if (this.#any(pending, n.effects)) conflict();
-          pending = join(pending, fresh(n.effects));
+          this.#note(pending, n.effects);
           break;
-        case 'if':
-          pending = join(this.#scan(n.then, pending, conflict), this.#scan(n.else, pending, conflict));
-          break;
-        case 'loop': {
-          const once = this.#scan(n.body, pending, conflict);
-          const again = n.repeats ? this.#scan(n.body, join(pending, cross(once, n.stmt.name)), conflict) : once;
-          pending = n.mayBeEmpty ? join(pending, join(once, again)) : join(once, again);
+        case 'if': {
+          const then = this.#scan(n.then, pending, conflict);
+          pending = this.#scan(n.else, pending, conflict).addAll(then);
           break;
         }
+        case 'loop':
+          pending = this.#loop(n, pending, conflict);
+          break;
       }
     }
     return pending;
+  }
+
+  /** Two rounds of a loop show every pair of iterations; no round is possible too where the bounds do not exclude it. */
+  #loop(n: LoopNode, before: PendingSet, conflict: () => void): PendingSet {
+    const after = this.#scan(n.body, before, conflict);
+    if (n.repeats) {
+      const carried = after.crossing(n.stmt.name, this.#sets).addAll(before);
+      after.addAll(this.#scan(n.body, carried, conflict));
+    }
+    return n.mayBeEmpty ? after.addAll(before) : after;
   }
 
   /** Barriers of later steps can make earlier ones needless: drops those without which all is still ordered, inner ones first. */
@@ -203,23 +214,10 @@ class BarrierPass {
       const n = nodes[i];
       if (n?.k !== 'barrier' || !n.derived) continue;
       nodes.splice(i, 1);
-      if (!this.#isFree(root, new Map())) nodes.splice(i, 0, n);
+      if (!this.#isFree(root, new PendingSet())) nodes.splice(i, 0, n);
     }
   }
 }
-
-/** By access and crossed loops. */
-type PendingSet = ReadonlyMap<string, Pending>;
-
-const keyOf = (p: Pending): string => `${p.access.id} ${[...p.crossed].sort().join(',')}`;
-const setOf = (all: readonly Pending[]): PendingSet => new Map(all.map((p) => [keyOf(p), p]));
-const fresh = (accesses: readonly Access[]): PendingSet => setOf(accesses.map((access) => ({ access, crossed: new Set<string>() })));
-const join = (a: PendingSet, b: PendingSet): PendingSet => (a.size === 0 ? b : b.size === 0 ? a : new Map([...a, ...b]));
-
-/** After the back edge of a loop: only what happened inside it is of an earlier iteration. */
-const cross = (pending: PendingSet, loop: string): PendingSet =>
-  setOf([...pending.values()].map((p) =>
-    p.access.effect.loops.some((l) => l.name === loop) ? { ...p, crossed: new Set([...p.crossed, loop]) } : p));
 
 const countBarriers = (nodes: readonly Node[]): number =>
   nodes.reduce((n, x) => {
