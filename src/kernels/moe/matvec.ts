@@ -30,7 +30,7 @@ export function columnsOf(stmts: Stmt[], s: MatvecSchedule, col0: Expr, count: n
   const member = single ? b.u32(0) : define(stmts, 'member', b.mod(b.thread, b.u32(s.team)));
   return {
     s, member,
-    cols: Array.from({ length: s.cols }, (_, j) => define(stmts, `col${j}`, b.add(col0, team, b.u32(j * teams)))),
+    cols: Array.from({ length: s.cols }, (_, j) => define(stmts, `column${j}`, b.add(col0, team, b.u32(j * teams)))),
     stores: single ? undefined : b.eq(member, b.u32(0)),
     parts: single ? undefined : b.buffer('parts', 'shared', 'f32', 1, s.block * s.cols * count),
   };
