@@ -2,12 +2,9 @@
  * The canonical layout: two spaces of indentation, one space inside a clause, two between clauses that share a line.
  * Line breaks between clauses are the author's; a block is spread over lines where its author did so, or where it must be.
  */
-import { hasErrors } from '../diagnostics/make.ts';
 import type { Diagnostic } from '../diagnostics/types.ts';
-import { parseCst } from './grammar.ts';
 import { type Block, type Element, type Piece, layout } from './layout.ts';
-import { lex } from './lex.ts';
-import { parse } from './parse.ts';
+import { parseTrees } from './parse.ts';
 
 export interface Formatted {
   /** The text unchanged where it has syntax errors. */
@@ -136,14 +133,7 @@ function sequence(elements: readonly Element[], indent: number, top: boolean): s
 
 /** Lays a `.moe` file out. Idempotent; comments stay, the syntax tree is the same. */
 export function format(text: string, file: string): Formatted {
-  const { diagnostics } = parse(text, file);
-  // A file of comments declares nothing, which is no reason not to lay it out.
-  if (hasErrors(diagnostics.filter((d) => d.code !== 'MOE1017' && !isContradiction(d)))) return { text, diagnostics };
-  const { tokens, comments } = lex(text, file);
-  const { cst } = parseCst(tokens);
-  if (cst === undefined) return { text, diagnostics };
+  const { diagnostics, cst, tokens, comments, whole } = parseTrees(text, file);
+  if (cst === undefined || !whole) return { text, diagnostics };
   return { text: sequence(layout(text, cst, tokens, comments), 0, true), diagnostics };
 }
-
-/** Said twice, counted twice: the text can be read, it just does not hold together. */
-const isContradiction = (d: Diagnostic): boolean => ['MOE1012', 'MOE1013', 'MOE1018'].includes(d.code);

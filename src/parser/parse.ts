@@ -1,10 +1,11 @@
 /** Text to syntax tree. Everything wrong is reported, nothing is thrown. */
+import type { CstNode } from 'chevrotain';
 import { error, hasErrors, note, sortDiagnostics } from '../diagnostics/make.ts';
 import type { Diagnostic } from '../diagnostics/types.ts';
 import type * as ast from './ast.ts';
 import { type Context, isDamaged, nodes, spanOf } from './cst.ts';
 import { parseCst } from './grammar.ts';
-import { lex } from './lex.ts';
+import { type Lexed, lex } from './lex.ts';
 import { problems } from './problems.ts';
 import { unit } from './to-ast.ts';
 
@@ -40,11 +41,26 @@ function withoutEchoes(lexical: readonly Diagnostic[], syntactic: readonly Diagn
   );
 }
 
+/** What parsing makes on its way, for those who need more than the syntax tree. */
+export interface Trees extends Parsed, Pick<Lexed, 'tokens' | 'comments'> {
+  readonly cst: CstNode | undefined;
+  /** Whether the tree holds all of the text; contradictions in it do not matter. */
+  readonly whole: boolean;
+}
+
+/** Problems of a text that can be read all the same: nothing declared, said twice, counted twice, two answers. */
+const READABLE: ReadonlySet<string> = new Set(['MOE1012', 'MOE1013', 'MOE1017', 'MOE1018']);
+
 /** Parses a `.moe` file. `file` is the name that spans and messages carry. */
 export function parse(text: string, file: string): Parsed {
-  const { tokens, diagnostics: lexical } = lex(text, file);
+  const { ast: tree, diagnostics } = parseTrees(text, file);
+  return { ast: tree, diagnostics };
+}
+
+export function parseTrees(text: string, file: string): Trees {
+  const { tokens, comments, diagnostics: lexical } = lex(text, file);
   const tooLong = lexical.some((d) => d.code === 'MOE1014');
-  if (tooLong) return { ast: undefined, diagnostics: [...lexical] };
+  if (tooLong) return { ast: undefined, diagnostics: [...lexical], cst: undefined, tokens, comments, whole: false };
 
   const { cst, errors } = parseCst(tokens);
   const found: Diagnostic[] = [...lexical, ...withoutEchoes(lexical, problems(file, text, tokens, errors))];
@@ -67,5 +83,6 @@ export function parse(text: string, file: string): Parsed {
       }),
     );
   }
-  return { ast: { span: { file, start: 0, end: text.length }, units }, diagnostics: readable(found) };
+  const whole = cst !== undefined && found.every((d) => READABLE.has(d.code));
+  return { ast: { span: { file, start: 0, end: text.length }, units }, diagnostics: readable(found), cst, tokens, comments, whole };
 }

@@ -90,6 +90,9 @@ layer a {  // of the block
       text: 'layer a { hidden 3  hidden 4 }\n',
       diagnostics: [{ code: 'MOE1012' }],
     });
+    // A syntax error behind so many contradictions that it is not shown.
+    const hidden = `layer a {${'hidden  3 '.repeat(30)} zz }`;
+    expect(format(hidden, 'a.moe').text).toBe(hidden);
   });
 });
 

@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { renderGithub, renderText, toJson } from '../../src/diagnostics/index.ts';
+import { type Span, renderGithub, renderText, toJson } from '../../src/diagnostics/index.ts';
 import { type Parsed, MAX_LENGTH, MAX_SHOWN, format, keywords, parse } from '../../src/parser/index.ts';
 import { dress, random, tokens } from './generate.ts';
 
@@ -12,22 +12,19 @@ function survive(text: string): Parsed {
   expect(parsed.diagnostics.length).toBeLessThanOrEqual(MAX_SHOWN + 1);
   const errors = parsed.diagnostics.filter((d) => d.severity === 'error');
   if (errors.length === 0) expect(parsed.ast?.units.length).toBeGreaterThan(0);
+  const end = Math.max(text.length, 1);
+  const sound = (span: Span | undefined): boolean =>
+    span === undefined || (Number.isInteger(span.start) && Number.isInteger(span.end) && 0 <= span.start && span.start <= span.end && span.end <= end);
   for (const d of parsed.diagnostics) {
-    expect(d.message).toMatch(/\S/);
-    for (const span of [d.primary?.span, ...d.labels.map((l) => l.span), ...d.fixes.map((f) => f.edit?.span)]) {
-      if (span === undefined) continue;
-      expect(Number.isInteger(span.start) && Number.isInteger(span.end)).toBe(true);
-      expect(span.start).toBeGreaterThanOrEqual(0);
-      expect(span.end).toBeGreaterThanOrEqual(span.start);
-      expect(span.end).toBeLessThanOrEqual(Math.max(text.length, 1));
-    }
+    const spans = [d.primary?.span, ...d.labels.map((l) => l.span), ...d.fixes.map((f) => f.edit?.span)];
+    if (!/\S/.test(d.message) || !spans.every(sound)) expect.fail(`${JSON.stringify(d)} for ${JSON.stringify(text)}`);
   }
   // eslint-disable-next-line no-control-regex
   expect(renderText(parsed.diagnostics, () => text)).not.toMatch(/[\0-\x09\x0b-\x1f\x7f-\x9f]/);
   renderGithub(parsed.diagnostics, () => text);
   toJson(parsed.diagnostics, () => text);
   const once = format(text, 'a.moe').text;
-  expect(format(once, 'a.moe').text).toBe(once);
+  if (once !== text) expect(format(once, 'a.moe').text).toBe(once);
   return parsed;
 }
 
