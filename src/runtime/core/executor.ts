@@ -2,6 +2,7 @@
 import type { ManifestIo, ManifestRef, ManifestSection, ManifestStep } from './abi.ts';
 import { type BindingHandle, type Command, type DeviceBuffer, type ReadRequest, UNIFORM_ALIGN } from './backend.ts';
 import { InternalError, LimitTooSmallError } from './errors.ts';
+import { type Bucket, addSectionNeeds, bucketFor, ioBytes, isTokenIds, outputY, scratchName } from './needs.ts';
 import { CallBuffers, type KvContext, type RopeTables, type Weights } from './params.ts';
 import type { Program } from './program.ts';
 import { type SizeEnv, evalSize } from './size.ts';
@@ -35,10 +36,6 @@ export interface CallResult {
 /** Commands per submission of a long call: keeps each one short enough for a driver's watchdog. */
 const SLICE = 128;
 const SLICED_TOKENS = 64;
-/** Tokens at which scratch slots are compared, to let large ones share a buffer with large ones. */
-const TYPICAL_TOKENS = 512;
-
-type Bucket = ManifestSection['buckets'][number];
 
 interface Stage {
   readonly section: ManifestSection;
@@ -52,9 +49,6 @@ interface Stage {
   readonly io: ReadonlyMap<string, DeviceBuffer>;
 }
 
-const isTokenIds = (name: string): boolean => name === 'ids' || name === 'token_ids';
-const ioBytes = (io: ManifestIo, env: SizeEnv): number => evalSize(io.size, env) * ELEM_BYTES[io.elem];
-const find = (list: readonly ManifestIo[], name: string): ManifestIo | undefined => list.find((io) => io.name === name);
 
 interface HeadPlan {
   readonly entry: number;
@@ -87,7 +81,6 @@ export class Executor {
   readonly #ropes: RopeTables;
   readonly #buffers: CallBuffers;
   readonly #bindings = new Map<string, Cached>();
-  readonly #scratchOrder = new Map<Bucket, readonly number[]>();
   #uniform: DeviceBuffer | undefined;
   #faults: DeviceBuffer | undefined;
 
@@ -102,51 +95,11 @@ export class Executor {
     return this.#buffers.bytes + (this.#uniform?.bytes ?? 0) + (this.#faults?.bytes ?? 0);
   }
 
-  bucketFor(section: ManifestSection, tokens: number): { readonly bucket: Bucket; readonly index: number } {
-    const index = section.buckets.findIndex((b) => b.maxTokens === null || tokens <= b.maxTokens);
-    const bucket = section.buckets[index];
-    if (bucket === undefined) throw new InternalError(`section ${section.name} has no bucket for ${tokens} tokens`);
-    return { bucket, index };
-  }
-
-  /** Rank of each slot of a bucket by typical size: slot i uses pool buffer `rank[i]`. */
-  #ranks(bucket: Bucket): readonly number[] {
-    let ranks = this.#scratchOrder.get(bucket);
-    if (ranks === undefined) {
-      const tokens = bucket.maxTokens ?? TYPICAL_TOKENS;
-      const env = { T: tokens, past: 0, seq: tokens, cap: tokens };
-      const sizes = bucket.scratch.map((s, slot) => ({ slot, bytes: evalSize(s.size, env) * ELEM_BYTES[s.elem] }));
-      sizes.sort((a, b) => b.bytes - a.bytes || a.slot - b.slot);
-      const out: number[] = [];
-      sizes.forEach(({ slot }, rank) => {
-        out[slot] = rank;
-      });
-      ranks = out;
-      this.#scratchOrder.set(bucket, ranks);
-    }
-    return ranks;
-  }
-
   #sectionAt(entry: number): { readonly section: ManifestSection; readonly index: number; readonly layer: number | null } {
     const at = this.#program.manifest.sequence[entry];
     const section = at === undefined ? undefined : this.#program.manifest.sections[at.section];
     if (at === undefined || section === undefined) throw new InternalError(`no section at ${entry}`);
     return { section, index: at.section, layer: at.layer };
-  }
-
-  /** Bytes that the sections at `entries` need, by buffer. */
-  #collectNeeds(needs: Map<string, number>, entries: readonly number[], env: SizeEnv): void {
-    const atLeast = (name: string, bytes: number): void => void needs.set(name, Math.max(bytes, needs.get(name) ?? 0));
-    for (const entry of entries) {
-      const { section } = this.#sectionAt(entry);
-      const { bucket } = this.bucketFor(section, env.T);
-      const ranks = this.#ranks(bucket);
-      bucket.scratch.forEach((s, slot) => atLeast(`scratch/${ranks[slot] ?? slot}`, evalSize(s.size, env) * ELEM_BYTES[s.elem]));
-      for (const io of section.inputs) {
-        if (isTokenIds(io.name)) atLeast('ids', ioBytes(io, env));
-      }
-      for (const io of section.outputs) if (io.name !== 'y') atLeast(`out/${io.name}`, ioBytes(io, env));
-    }
   }
 
   #bufferOf(ref: ManifestRef, stage: Stage, step: ManifestStep, context: KvContext | undefined): DeviceBuffer {
@@ -160,7 +113,7 @@ export class Executor {
         return found;
       }
       case 'scratch':
-        return this.#buffers.get(`scratch/${this.#ranks(stage.bucket)[ref.slot] ?? ref.slot}`);
+        return this.#buffers.get(scratchName(stage.bucket, ref.slot));
       case 'io': {
         const found = stage.io.get(ref.name);
         if (found === undefined) throw new InternalError(`section ${stage.section.name} has no ${ref.name}`);
@@ -233,7 +186,7 @@ export class Executor {
 
   #stage(entry: number, env: SizeEnv, mode: string, context: KvContext | undefined, x: DeviceBuffer | undefined, y: DeviceBuffer): Stage {
     const { section, index, layer } = this.#sectionAt(entry);
-    const { bucket, index: bucketIndex } = this.bucketFor(section, env.T);
+    const { bucket, index: bucketIndex } = bucketFor(section, env.T);
     const io = new Map<string, DeviceBuffer>();
     for (const input of section.inputs) {
       if (isTokenIds(input.name)) io.set(input.name, this.#buffers.get('ids'));
@@ -244,7 +197,7 @@ export class Executor {
   }
 
   #stepsThatRun(entry: number, env: SizeEnv): number {
-    const { bucket } = this.bucketFor(this.#sectionAt(entry).section, env.T);
+    const { bucket } = bucketFor(this.#sectionAt(entry).section, env.T);
     return bucket.steps.filter((st) => st.grid.every((g) => evalSize(g, env) > 0)).length;
   }
 
@@ -256,9 +209,7 @@ export class Executor {
   }
 
   #yOf(entry: number): ManifestIo {
-    const io = find(this.#sectionAt(entry).section.outputs, 'y');
-    if (io === undefined) throw new InternalError('a section without y');
-    return io;
+    return outputY(this.#sectionAt(entry).section);
   }
 
   /** How the head runs: over all rows at once, or, where their logits exceed one binding, over runs of rows. */
@@ -282,12 +233,12 @@ export class Executor {
     const head = this.#planHead(call, cap);
 
     const needs = new Map<string, number>();
-    this.#collectNeeds(needs, body, env);
+    for (const entry of body) addSectionNeeds(needs, this.#sectionAt(entry).section, env);
     const widest = Math.max(...body.map((i) => ioBytes(this.#yOf(i), env)), call.x?.byteLength ?? 0);
     needs.set('hidden/0', widest);
     needs.set('hidden/1', widest);
     if (head !== undefined) {
-      this.#collectNeeds(needs, [head.entry], head.env);
+      addSectionNeeds(needs, this.#sectionAt(head.entry).section, head.env);
       needs.set('logits', head.run * head.rowBytes);
       if (head.copies) needs.set('hidden/head', head.run * manifest.model.hidden * 4);
     }
@@ -350,7 +301,7 @@ export class Executor {
 
   #traceRequest(name: string, body: readonly number[], env: SizeEnv): ReadRequest {
     for (const entry of body) {
-      const io = find(this.#sectionAt(entry).section.outputs, name);
+      const io = this.#sectionAt(entry).section.outputs.find((o) => o.name === name);
       if (io !== undefined) return { buffer: this.#buffers.get(`out/${name}`), offset: 0, bytes: ioBytes(io, env) };
     }
     throw new InternalError(`no section gives ${name}`);

@@ -3,6 +3,7 @@ import type { Manifest, ManifestKernel } from './abi.ts';
 import { type Backend, type KernelHandle, UNIFORM_ALIGN } from './backend.ts';
 import { PackageError, type Signal, throwIfAborted } from './errors.ts';
 import { chooseVariant } from './limits.ts';
+import { headEntryOf } from './needs.ts';
 
 export interface Progress {
   readonly phase: 'kernels' | 'weights';
@@ -88,8 +89,7 @@ export async function compileProgram(
   };
   const kernels = await Promise.all(manifest.kernels.map(compile));
   throwIfAborted(options.signal);
-  const last = manifest.sequence.length - 1;
-  const lastSection = manifest.sequence[last]?.section ?? -1;
-  const headEntry = manifest.model.kind === 'model' && manifest.sections[lastSection]?.name === 'head' ? last : -1;
-  return { manifest, backend, kernels, headEntry, ...layoutUniforms(manifest, headEntry < 0 ? -1 : lastSection), compileMs: performance.now() - start };
+  const headEntry = headEntryOf(manifest);
+  const headSection = manifest.sequence[headEntry]?.section ?? -1;
+  return { manifest, backend, kernels, headEntry, ...layoutUniforms(manifest, headSection), compileMs: performance.now() - start };
 }

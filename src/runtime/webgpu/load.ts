@@ -59,8 +59,13 @@ async function nodePlatform(): Promise<Platform | undefined> {
   const here = import.meta.url;
   const extension = here.endsWith('.ts') ? 'ts' : 'js';
   const address = `${here.slice(0, here.lastIndexOf('/'))}/../node/platform.${extension}`;
-  const module: unknown = await import(/* @vite-ignore */ /* webpackIgnore: true */ address);
-  return isPlatform(module) ? module : undefined;
+  try {
+    const module: unknown = await import(/* @vite-ignore */ /* webpackIgnore: true */ address);
+    return isPlatform(module) ? module : undefined;
+  } catch {
+    // Bundled into another file: the caller must lend a device and give weights as bytes or by URL.
+    return undefined;
+  }
 }
 
 const featuresOf = (manifest: Manifest): string[] => [...new Set(manifest.kernels.flatMap((k) => k.variants.flatMap((v) => v.requires.features)))];
