@@ -73,7 +73,7 @@ function lowerRouter(
     const slots = slotsOf(moe);
     const type = slots === 1 ? tensor('i32', vocab) : tensor('i32', vocab, slots);
     table = s.graph.param(name('table'), type, weight(vocab, routers.hashTable(s.scope, select.table, vocab, slots)));
-    tokenIds = s.graph.param('ids', tensor('u32', 'T'), { kind: 'input' });
+    tokenIds = s.graph.param('ids', tensor('i32', 'T'), { kind: 'input' });
   }
   const attrs = routeAttrs(moe);
   const chosen = s.graph.add(

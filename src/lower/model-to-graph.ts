@@ -28,7 +28,7 @@ const embeddingTable = (s: SectionBuilder, spec: ModelSpec): Value =>
 function embedSection(spec: ModelSpec): Graph {
   const s = newSection('embed', MODEL_SCOPE, spec.hidden, spec.dtype);
   s.graph.at(spec.span);
-  const ids = s.graph.param('ids', tensor('u32', 'T'), { kind: 'input' });
+  const ids = s.graph.param('ids', tensor('i32', 'T'), { kind: 'input' });
   return s.graph.finish({ y: s.graph.add('embed', { ids, table: embeddingTable(s, spec) }, { scale: spec.embedding.multiplier }).y });
 }
 

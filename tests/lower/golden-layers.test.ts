@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { createReference, type ReferenceRun } from '../../src/ir/graph/evaluate/reference.ts';
-import { assembleWeight } from '../../src/ir/graph/evaluate/weights.ts';
+import { assembleWeight } from './assemble.ts';
 import { DROPPED } from '../../src/ir/graph/types.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import { resolve } from '../../src/model/index.ts';

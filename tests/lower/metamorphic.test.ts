@@ -12,7 +12,7 @@ import { type Change, moeLayer, VOCAB, weights } from './random-specs.ts';
 import { maxDifference } from './safetensors.ts';
 import { layer, moe, shared, SUM, swiglu } from './specs.ts';
 
-const RUNS = { numRuns: 150, seed: 2401 };
+const RUNS = { numRuns: 80, seed: 2401 };
 const T = 6;
 
 const moeOf = (spec: LayerSpec): MoeLayerFfn => {

@@ -1,7 +1,7 @@
 /** Reads golden files whole, in f64. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Checkpoint, CheckpointTensor } from '../../src/ir/graph/evaluate/weights.ts';
+import type { Checkpoint, CheckpointTensor } from './assemble.ts';
 import { headerBytes, parseHeader } from '../../src/runtime/core/safetensors.ts';
 import { decodeInto } from '../../src/runtime/core/tensors.ts';
 

@@ -1,6 +1,6 @@
 /** Every layout of released checkpoints gives the same canonical weights; written out here by hand, index by index. */
 import { describe, expect, it } from 'vitest';
-import { assembleWeight, type Checkpoint, type CheckpointTensor } from '../../src/ir/graph/evaluate/weights.ts';
+import { assembleWeight, type Checkpoint, type CheckpointTensor } from './assemble.ts';
 import type { Graph, GraphParam } from '../../src/ir/graph/types.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import type { Ffn, LayerFfn, LayerSpec, MoeLayerFfn, ModelSpec } from '../../src/model/types.ts';

@@ -47,6 +47,9 @@ describe('rewrite helpers', () => {
     expect(graph.nodes.map((node) => node.op)).toEqual(['act', 'act', 'add']);
     expect(graph.params.map((p) => p.name)).toEqual(['x']);
     expect(removeDead(graph)).toBe(graph);
+    const input = graph.params[0]?.value ?? fail();
+    const lone: Graph = { ...graph, params: [...graph.params, { name: 'ids', value: { ...input, id: 'ids' }, role: { kind: 'input' } }] };
+    expect(removeDead(lone)).toBe(lone);
     const g = graphBuilder('g');
     const x = g.param('x', tensor('f32', 'T', 4), { kind: 'input' });
     const cache = g.param('cache', tensor('f32', 'cap', 4), { kind: 'state' });
@@ -100,3 +103,7 @@ it('tells a bank of biases from a square matrix by its sources', () => {
   };
   expect(['e.gate.bias', 'norm', 'e.gate', 'router'].map(vector)).toEqual([true, true, false, false]);
 });
+
+function fail(): never {
+  throw new Error('the graph has no parameters');
+}

@@ -250,6 +250,9 @@ describe('capacity', () => {
     // floor(1 · 2 · 3 / 3) = 2; floor(0.4 · 2 · 3 / 3) = 0, lifted to 1.
     expect(drop({ kind: 'factor', factor: 1, min: 0 }, 'none', ids, 3).ids).toEqual([0, 1, 0, X, 1, X]);
     expect(drop({ kind: 'factor', factor: 0.4, min: 1 }, 'none', ids, 3).ids).toEqual([0, X, X, X, 1, X]);
+    // 0.7 · 2 · 45 / 3 is 21 on paper and a little less in binary.
+    const many = Array.from({ length: 90 }, (_, i) => (i % 2 === 0 ? 0 : 1));
+    expect(drop({ kind: 'factor', factor: 0.7, min: 0 }, 'none', many, 45).ids.filter((e) => e === 0)).toHaveLength(21);
     expect(drop({ kind: 'factor', factor: 0.4, min: 0 }, 'none', ids, 3).ids).toEqual([X, X, X, X, X, X]);
   });
 

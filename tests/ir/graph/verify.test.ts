@@ -75,6 +75,22 @@ describe('verifyGraph', () => {
     expect(grouped({ epilogue: { kind: 'glu', activation: 'silu' } })).toMatch(/even number of rows, not 5/);
   });
 
+  it('finds biases and glu weights of another size', () => {
+    const bias = (op: 'linear' | 'moe.grouped_linear', ...shape: readonly number[]): string[] => {
+      const graph = unfusedLayer();
+      const param = { name: 'other', value: { id: 'other', type: tensor('f32', ...shape) }, role: weightRole('other', shape, 1) };
+      const broken = mapNode(graph, op, (node) => ({ ...node, ins: { ...node.ins, bias: param.value } }));
+      return problems({ ...broken, params: [...graph.params, param] });
+    };
+    expect(bias('moe.grouped_linear', E, M + 2).filter((p) => p.includes('bias is [6, 7]')).length).toBe(3);
+    expect(bias('linear', 11).filter((p) => p.includes('bias is [11]')).length).toBe(5);
+    const odd = mapNode(unfusedLayer(), 'linear', (node) => ({
+      ...node,
+      attrs: { epilogue: { kind: 'glu', activation: 'silu' }, scale: 1 },
+    }));
+    expect(problems(odd).filter((p) => p.includes('an even number of rows, not 7')).length).toBe(2);
+  });
+
   it('finds weights whose sources reach outside their tensor', () => {
     const withRole = (role: ReturnType<typeof weightRole>, shape: readonly number[]): string[] => {
       const g = graphBuilder('g');

@@ -113,10 +113,13 @@ function chooseByTable({ node, data }: OpContext<'moe.route'>, t: number, logits
   return { ids, weights: logits === undefined ? ids.map(() => 1) : weigh(node.attrs, ids, scoresOf(score, known), known) };
 }
 
+/** ⌊x⌋ of a share; what the factor's rounding to binary took below a whole number counts as it (0.29 · 100 is 29). */
+const wholeShare = (x: number): number => Math.floor(x * (1 + 1e-12));
+
 /** Every expert takes its best tokens, as many as its share of the call allows (arXiv 2202.09368). */
 function expertChoice(attrs: RouteAttrs, factor: number, rows: readonly Logits[]): readonly Choice[] {
   const tokens = rows.length;
-  const share = Math.min(tokens, Math.floor((tokens * factor) / attrs.experts));
+  const share = Math.min(tokens, wholeShare((tokens * factor) / attrs.experts));
   // A row without one finite logit takes part with the lowest score and weighs nothing.
   const scores = rows.map(({ values, bad }) => (bad === values.length ? values.map(() => 0) : scoresOf(attrs.score, values)));
   const column = (e: number): readonly number[] => scores.map((row) => at(row, e));
@@ -199,7 +202,7 @@ export const capacity: Evaluate<'moe.capacity'> = ({ node, size, data }) => {
   const { experts, slots, limit, renormalize: when } = node.attrs;
   const ids = Uint32Array.from(data(node.ins.ids));
   const weights = Float64Array.from(data(node.ins.weights));
-  const allowed = limit.kind === 'tokens' ? limit.tokens : Math.max(limit.min, Math.floor((limit.factor * slots * size.seq) / experts));
+  const allowed = limit.kind === 'tokens' ? limit.tokens : Math.max(limit.min, wholeShare((limit.factor * slots * size.seq) / experts));
   const normalise = (t: number): void => {
     const sum = weights.subarray(t * slots, (t + 1) * slots).reduce((a, b) => a + b, 0);
     for (let s = 0; s < slots; s++) weights[t * slots + s] = sum === 0 ? 0 : at(weights, t * slots + s) / sum;

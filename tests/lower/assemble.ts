@@ -1,7 +1,7 @@
 /** Assembles a weight in f64 from a checkpoint's tensors, as `TensorSource` defines it. */
-import type { GraphParam, TensorSource, WeightPart } from '../types.ts';
-import { sourceMatrix, type WeightLayout, weightLayout } from '../weight.ts';
-import type { Data } from './data.ts';
+import type { GraphParam, TensorSource, WeightPart } from '../../src/ir/graph/types.ts';
+import { sourceMatrix, type WeightLayout, weightLayout } from '../../src/ir/graph/weight.ts';
+import type { Data } from '../../src/ir/graph/evaluate/evaluate.ts';
 
 export interface CheckpointTensor {
   readonly shape: readonly number[];
