@@ -8,10 +8,12 @@
  */
 import type { Effect } from '../../ir/kernel/effects.ts';
 import { conflicts, effectsOf, headEffects } from '../../ir/kernel/effects.ts';
-import type { Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
+import type { Expr, Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { uniformity, writtenNames } from '../../ir/kernel/uniformity.ts';
-import { exprKey } from '../../ir/kernel/walk.ts';
+import { exprKey, someExpr } from '../../ir/kernel/walk.ts';
 import { Footprints } from './footprint.ts';
+import { freshNames } from './fresh.ts';
+import type { Fresh } from './fresh.ts';
 import { CrossedSets, PendingSet } from './pending.ts';
 import type { Access, Pending } from './pending.ts';
 
@@ -37,12 +39,14 @@ class BarrierPass {
   readonly #written: ReadonlySet<string>;
   readonly #sets = new CrossedSets();
   readonly #meet = new Map<string, boolean>();
+  readonly #fresh: Fresh;
   #ids = 0;
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
     this.#footprints = new Footprints(kernel);
     this.#written = writtenNames(kernel.body);
+    this.#fresh = freshNames(kernel);
   }
 
   run(): readonly Stmt[] {
@@ -79,8 +83,27 @@ class BarrierPass {
         const inner = this.#build(s.body, [...loops, s], uniform);
         return [{ k: 'loop', stmt: s, body: inner, mayBeEmpty: trips === undefined || trips <= 0, repeats: trips === undefined || trips > 1 }];
       }
-      return [{ k: 'piece', stmt: s, effects: this.#accesses(effectsOf(s, loops)) }];
+      return this.#split(s, loops).map((stmt) => ({ k: 'piece', stmt, effects: this.#accesses(effectsOf(stmt, loops)) }));
     });
+  }
+
+  /** s[i] = … s[j] … where threads meet: let v = … s[j] …; s[i] = v, so that a barrier fits between. */
+  #split(s: Stmt, loops: readonly StmtOf<'for'>[]): readonly Stmt[] {
+    if (s.k !== 'store' || s.buf.scope === 'register') return [s];
+    const all = effectsOf(s, loops);
+    const write = all.find((e) => e.kind === 'write');
+    const meets = (e: Effect): boolean =>
+      e.kind === 'read' && e.buf.name === s.buf.name && write !== undefined && this.#footprints.mayMeet(e, write, this.#sets.none.loops);
+    if (!all.some(meets)) return [s];
+    const stmts: Stmt[] = [];
+    const bind = (e: Expr, what: string): Expr => {
+      if (!someExpr(e, (x) => x.k === 'load')) return e;
+      const name = this.#fresh(`${s.buf.name}_${what}`);
+      stmts.push({ k: 'let', name, value: e });
+      return { k: 'var', ty: e.ty, name };
+    };
+    const split = { ...s, index: bind(s.index, 'at'), value: bind(s.value, 'value') };
+    return [...stmts, split];
   }
 
   /** Uniform conditions read nothing that is written; kept for explicitness should that change. */

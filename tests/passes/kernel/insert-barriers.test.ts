@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import * as b from '../../../src/ir/kernel/build.ts';
 import { KernelFault, interpret } from '../../../src/ir/kernel/interpret.ts';
+import { printStmts } from '../../../src/ir/kernel/print.ts';
 import type { Buffer, Expr, Kernel, Stmt } from '../../../src/ir/kernel/types.ts';
 import { walkStmts } from '../../../src/ir/kernel/walk.ts';
 import { insertBarriers } from '../../../src/passes/kernel/insert-barriers.ts';
@@ -165,6 +166,25 @@ describe('insertBarriers', () => {
     const memory = { a: Float32Array.from({ length: 8 }, (_, i) => i), rows: Uint32Array.of(3, 1, 0, 2), out: new Float32Array(16) };
     interpret(whole(true), { grid: [1, 1, 1], memory });
     expect(memory.out[3 * 4 + 1]).toBe(0 * 2 + 1 * 3);
+  });
+
+  it('takes a statement apart whose threads meet in it', () => {
+    const k = withBarriers([b.store(s, t, next), b.store(s, t, at(s, next)), b.store(y, t, at(s, t)), b.store(s, at(s, t), t), b.store(y, t, at(s, next))]);
+    expect(printStmts(k.body)).toMatchInlineSnapshot(`
+      "alloc s: u32[16] shared
+      s[thread] = (thread + 1) % 8
+      barrier block
+      let s_value: u32 = s[(thread + 1) % 8]
+      barrier block
+      s[thread] = s_value
+      y[thread] = s[thread]
+      let s_at: u32 = s[thread]
+      barrier block
+      s[s_at] = thread
+      barrier block
+      y[thread] = s[(thread + 1) % 8]"
+    `);
+    expect(Array.from(holds(k).slice(0, B))).toEqual([7, 0, 1, 2, 3, 4, 5, 6]);
   });
 
   it('keeps explicit barriers and counts on them', () => {

@@ -116,7 +116,7 @@ describe('simplify', () => {
         const after = simplify(kernel([given, y], program(e), { block: BLOCK })).body;
         expect(outputs(after, memory)).toBe(before);
       }),
-      { numRuns: 1500 },
+      { numRuns: 500 },
     );
   });
 
@@ -139,6 +139,6 @@ describe('simplify', () => {
     fc.assert(fc.property(index, (e) => {
       const once = simplifyExpr(e, ranges);
       expect(printExpr(simplifyExpr(once, ranges))).toBe(printExpr(once));
-    }), { numRuns: 500 });
+    }), { numRuns: 200 });
   });
 });
