@@ -2,7 +2,8 @@
  * combine(r) + s             = combine {shared: s}(r)              s the shared experts' output, or s · σ(gate)
  * grouped(x), linear(h)      = grouped {sharedWeight}(x, h)        one dispatch runs the routed and the shared product
  * Legal where only this sum reads the two, the shared product has the epilogue of the routed one, neither needs the other's
- * result, the bank is not split, and the kernel binds no more buffers than the target allows.
+ * result, one binding holds the shared weight (a bank may be split: its first step runs the shared product), and the kernel
+ * binds no more buffers than the target allows.
  * Saves a dispatch a product and the shared output written and read again. No weight is copied.
  */
 import { stableJson } from '../../base/hash.ts';
@@ -30,9 +31,8 @@ function routedInput({ graph }: Scene, plan: Value): Value | undefined {
 /** Why the shared product `l` cannot run beside the routed product `g`; undefined where it can. */
 function pairProblem(scene: Scene, g: Grouped, l: Linear, caps: Capabilities): string | undefined {
   if (g.ins.sharedWeight !== undefined || g.attrs.combine) return `${describe(g)} already does more`;
-  if (stableJson(g.attrs.epilogue) !== stableJson(l.attrs.epilogue)) return `${describe(l)} has another epilogue`;
-  if (l.attrs.scale !== 1 || l.ins.residual !== undefined) return `${describe(l)} does more than multiply`;
-  if (isSegmented(g.ins.weight, caps)) return `the bank of ${describe(g)} is split over several bindings`;
+  if (stableJson(g.attrs.epilogue) !== stableJson(l.attrs.epilogue)) return 'its epilogue is not that of the routed product';
+  if (l.attrs.scale !== 1 || l.ins.residual !== undefined) return 'it does more than multiply';
   if (isSegmented(l.ins.weight, caps)) return `the weight of ${describe(l)} is split over several bindings`;
   const needs = (values: readonly (readonly [string, Value])[], made: readonly Value[]): boolean =>
     values.some(([, value]) => made.some((from) => scene.dependsOn(value, from)));
@@ -56,21 +56,27 @@ function pair(scene: Scene, g: Grouped, l: Linear, caps: Capabilities): Attempt 
   return { graph: substitute(scene.graph, [g, l], [made]), what: `${describe(l)} runs beside ${describe(g)}` };
 }
 
+/** The first products of both chains: `last` reads the rows of one, the shared chain's last product those of the other. */
+function fuseFirst(scene: Scene, last: Grouped, sharedRows: Value | undefined, caps: Capabilities): Attempt {
+  const first = scene.maker('moe.grouped_linear', last.ins.x);
+  const up = scene.maker('linear', sharedRows);
+  return first === undefined || up === undefined || first.ins.sharedWeight !== undefined ? undefined : pair(scene, first, up, caps);
+}
+
+/** What fired, or everything that was refused. */
+function firedOf(tried: readonly Attempt[]): Attempt {
+  const fired = tried.find((result) => result !== undefined && 'graph' in result);
+  const refusals = tried.flatMap((result) => (result !== undefined && 'refused' in result ? [result.refused] : []));
+  return fired ?? (refusals.length === 0 ? undefined : { refused: refusals.join('; ') });
+}
+
 /** Pairs each product of the routed chain with its like in the shared chain, last products first. */
 function fuseProducts(scene: Scene, combine: NodeOf<'moe.combine'>, caps: Capabilities): Attempt {
   const last = scene.maker('moe.grouped_linear', combine.ins.x);
   if (last === undefined || combine.ins.shared === undefined) return undefined;
-  const isPaired = sameValue(last.outs.shared, combine.ins.shared);
-  const down = isPaired ? undefined : scene.maker('linear', combine.ins.shared);
-  const first = scene.maker('moe.grouped_linear', last.ins.x);
-  const up = scene.maker('linear', isPaired ? last.ins.sharedX : down?.ins.x);
-  const tried: Attempt[] = [
-    ...(down === undefined ? [] : [pair(scene, last, down, caps)]),
-    ...(first === undefined || up === undefined || first.ins.sharedWeight !== undefined ? [] : [pair(scene, first, up, caps)]),
-  ];
-  const fired = tried.find((result) => result !== undefined && 'graph' in result);
-  const refusals = tried.flatMap((result) => (result !== undefined && 'refused' in result ? [result.refused] : []));
-  return fired ?? (refusals.length === 0 ? undefined : { refused: refusals.join('; ') });
+  if (sameValue(last.outs.shared, combine.ins.shared)) return fuseFirst(scene, last, last.ins.sharedX, caps);
+  const down = scene.maker('linear', combine.ins.shared);
+  return down === undefined ? undefined : firedOf([pair(scene, last, down, caps), fuseFirst(scene, last, down.ins.x, caps)]);
 }
 
 /** Takes the sum of routed and shared output into the combine. */
@@ -89,7 +95,8 @@ function fuseSum(scene: Scene, sum: NodeOf<'add'>, options: PassOptions): Attemp
   const ins = { ...combine.ins, shared: down.outs.y, ...maybe('sharedGate', gating?.ins.gate) };
   const made = makeNode(freshFor(scene.graph), 'moe.combine', ins, combine.attrs, combine.span, { y: sum.outs.y });
   const problem = bindingProblem(made, options.caps) ?? decodeProblem(scene, made, down, options);
-  if (problem !== undefined) return { refused: problem };
+  const last = scene.maker('moe.grouped_linear', combine.ins.x);
+  if (problem !== undefined) return firedOf([last && fuseFirst(scene, last, down.ins.x, options.caps), { refused: problem }]);
   const gone = [combine, sum, ...(gating === undefined ? [] : [gating])];
   return { graph: substitute(scene.graph, gone, [made]), what: `the combine adds ${describe(down)}` };
 }

@@ -1,7 +1,7 @@
 /** The target's limits as graph passes meet them: how many buffers a node binds, and which weights one binding cannot hold. */
 import { elementBytes, shapeOf } from '../../ir/graph/op-spec.ts';
 import { operands, results } from '../../ir/graph/rewrite.ts';
-import type { Graph, Node, Value } from '../../ir/graph/types.ts';
+import type { Node, Value } from '../../ir/graph/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 
 /** Operands that no kernel binds: a direct plan has no buffer, and who reads a sorted plan needs no ids beside it. */
@@ -43,19 +43,3 @@ export function segmentRows(value: Value, caps: Capabilities): number | undefine
 }
 
 export const isSegmented = (value: Value, caps: Capabilities): boolean => segmentRows(value, caps) !== undefined;
-
-/** Steps a weight takes: one a segment. */
-export function segmentCount(value: Value, caps: Capabilities): number {
-  const rows = segmentRows(value, caps);
-  const all = shapeOf(value)[0];
-  return rows === undefined || rows === 0 || typeof all !== 'number' ? 1 : Math.ceil(all / rows);
-}
-
-/** The weight of a node that may be split, one step a segment. */
-export function splitWeight(node: Node): Value | undefined {
-  if (node.op === 'embed') return node.ins.table;
-  return node.op === 'linear' || node.op === 'head_linear' || node.op === 'moe.grouped_linear' ? node.ins.weight : undefined;
-}
-
-/** Rows of the graph's plan a token; 0 without a plan. */
-export const planSlots = (graph: Graph): number => graph.nodes.reduce((n, node) => (node.op === 'moe.plan' ? node.attrs.slots : n), 0);
