@@ -42,7 +42,7 @@ export interface AttentionSchedule {
 const MOST_ROWS = 8;
 /** Threads that look for the maximum of one row of scores. */
 const PARTS = 8;
-const LOWEST = -3.4028234663852886e38;
+const LOWEST = -3.4e38;
 
 export function attentionSchedule(p: AttentionProblem, caps: Capabilities): AttentionSchedule {
   const perGroup = p.heads / p.kvHeads;
@@ -115,7 +115,8 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
   const pair0 = define(body, 'pair0', b.mul(b.mod(index, bands), b.u32(s.rows)));
   const tokenOf = (r: Expr): Expr => b.div(b.add(pair0, r), b.u32(perGroup));
   const headOf = (r: Expr): Expr => b.add(b.mul(kvHead, b.u32(perGroup)), b.mod(b.add(pair0, r), b.u32(perGroup)));
-  const served = (r: Expr): Expr => b.lt(b.add(pair0, r), pairs);
+  /** With one row a block there are no more rows than pairs. */
+  const served = (r: Expr): Expr => (s.rows === 1 ? b.bool(true) : b.lt(b.add(pair0, r), pairs));
   const sees = (r: Expr, key: Expr): Expr => {
     const position = b.add(past, tokenOf(r));
     const causal = b.and(served(r), b.le(key, position));
@@ -141,7 +142,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
   const chunk = (base: Expr): readonly Stmt[] => {
     const tile: Tile = { name: 'dots', rows: s.rows, cols: block, count: 1 };
     const access = (row: Expr, col: Expr): Expr => b.add(b.mul(row, b.u32(depth)), b.div(col, b.u32(lanes)));
-    const queries = b.view(q, (r, c) => access(b.add(b.mul(tokenOf(r), b.u32(p.heads)), headOf(r)), c), served);
+    const queries = b.view(q, (r, c) => access(b.add(b.mul(tokenOf(r), b.u32(p.heads)), headOf(r)), c), s.rows === 1 ? undefined : served);
     const keys = b.view(
       k,
       (j, c) => access(b.add(b.mul(b.add(base, j), b.u32(p.kvHeads)), kvHead), c),
@@ -204,7 +205,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
     const row = b.add(b.mul(tokenOf(b.u32(r)), b.u32(p.heads)), headOf(b.u32(r)));
     const stored = state.acc.flatMap((acc, u) =>
       guarded(hasColumn(u), [b.store(y, b.add(b.mul(row, b.u32(columns)), columnOf(u)), b.div(acc, b.splat(vLanes, state.sum)))]));
-    body.push(b.if_(served(b.u32(r)), stored));
+    body.push(...guarded(served(b.u32(r)), stored));
   });
 
   const params: (readonly [string, Buffer])[] = [['q', q], ['k', k], [p.vFromK ? 'k' : 'v', v]];

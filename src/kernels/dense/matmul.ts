@@ -39,7 +39,8 @@ export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSche
     return { bm: p.maxRows, bn, tm: p.maxRows, tn: 1, bk: 32, staging, oneRow: p.maxRows > 1 ? 1 : 0 };
   }
   if (staging === 'shared') return { bm: 64, bn: 64, tm: 8, tn: p.products === 2 ? 2 : 4, bk: 16, staging, oneRow: 0 };
-  return { bm: 32, bn: p.products === 2 ? 32 : 64, tm: 8, tn: p.products === 2 ? 4 : 8, bk: 8, staging, oneRow: 0 };
+  // Larger pieces are no faster in software and take a driver's compiler ten times as long.
+  return { bm: 32, bn: p.products === 2 ? 32 : 64, tm: 4, tn: p.products === 2 ? 2 : 4, bk: 8, staging, oneRow: 0 };
 }
 
 export interface MatmulParts {
