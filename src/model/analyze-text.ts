@@ -37,7 +37,8 @@ export function shortBytes(n: number): string {
 /** `16,375,728,128` in every locale. */
 export const grouped = (n: number): string => String(Math.round(n)).replace(/\B(?=(\d{3})+(?!\d))/g, ',');
 
-const percent = (part: number, whole: number): string => (whole === 0 ? '0 %' : `${((100 * part) / whole).toFixed(part / whole < 0.01 ? 3 : 1)} %`);
+const percent = (part: number, whole: number): string =>
+  whole === 0 ? '0 %' : `${((100 * part) / whole).toFixed(part / whole < 0.01 ? 3 : 1)} %`;
 
 /** Columns aligned: the first to the left, the rest to the right. */
 export function table(rows: readonly (readonly string[])[]): string[] {
@@ -86,8 +87,15 @@ export function analyzeText(a: Analysis): string {
       ['parameters', '', '', ''],
       count('total', params.total),
       count('active for one token', params.active, percent(params.active, params.total)),
-      ...(model ? [count('  without input embedding', params.activeWithoutInputEmbedding), count('  without both embeddings', params.activeWithoutEmbeddings)] : []),
-      ...PARTS.flatMap(([part, name]) => (params.byPart[part] === 0 ? [] : [count(name, params.byPart[part], percent(params.byPart[part], params.total))])),
+      ...(model
+        ? [
+            count('  without input embedding', params.activeWithoutInputEmbedding),
+            count('  without both embeddings', params.activeWithoutEmbeddings),
+          ]
+        : []),
+      ...PARTS.flatMap(([part, name]) =>
+        params.byPart[part] === 0 ? [] : [count(name, params.byPart[part], percent(params.byPart[part], params.total))],
+      ),
     ]),
     '',
     ...layerRows(a.layers),

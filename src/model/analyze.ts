@@ -54,7 +54,16 @@ export const defaultTokens = (spec: Spec): number => (spec.kind === 'model' ? sp
 const sum = (list: readonly WeightTensor[], f: (t: WeightTensor) => number): number => list.reduce((a, t) => a + f(t), 0);
 
 function countParams(groups: readonly WeightGroup[], spec: Spec): ParamCounts {
-  const byPart: Record<WeightPart, number> = { embedding: 0, head: 0, attention: 0, norm: 0, dense: 0, experts: 0, shared: 0, router: 0 };
+  const byPart: Record<WeightPart, number> = {
+    embedding: 0,
+    head: 0,
+    attention: 0,
+    norm: 0,
+    dense: 0,
+    experts: 0,
+    shared: 0,
+    router: 0,
+  };
   let active = 0;
   let activeRouted = 0;
   for (const group of groups) {

@@ -23,13 +23,16 @@ function attention(say: Say, a: ast.Attention, hidden: number): void {
   if (a.heads !== undefined && a.heads.headDim === undefined && !latent) {
     say(a.span, 'head size', hidden / a.heads.count.value, 'hidden / heads');
   }
-  if (a.rope === undefined && !latent) say(a.span, 'rope', `${DEFAULT_ROPE_THETA}, all dims of a head, half-split pairs`, 'the RoPE of LLaMA');
+  if (a.rope === undefined && !latent)
+    say(a.span, 'rope', `${DEFAULT_ROPE_THETA}, all dims of a head, half-split pairs`, 'the RoPE of LLaMA');
   if (a.rope?.kind === 'rope') {
-    if (a.rope.style === undefined) say(a.rope.span, 'rope pairs', latent ? 'interleaved' : 'half', latent ? 'as in DeepSeek-V2 and V3' : 'as in LLaMA');
+    if (a.rope.style === undefined)
+      say(a.rope.span, 'rope pairs', latent ? 'interleaved' : 'half', latent ? 'as in DeepSeek-V2 and V3' : 'as in LLaMA');
     if (a.rope.dim === undefined) say(a.rope.span, 'rope dim', 'all dims of a head', 'partial rotation is written where it is meant');
     if (a.rope.scaling?.kind === 'yarn') yarn(say, a.rope.scaling, a.scale !== undefined);
   }
-  if (a.scale === undefined) say(a.span, 'scale', latent ? '1 / √(nope + rope dim)' : '1 / √(head size)', 'scaled dot-product attention');
+  if (a.scale === undefined)
+    say(a.span, 'scale', latent ? '1 / √(nope + rope dim)' : '1 / √(head size)', 'scaled dot-product attention');
   if (a.bias === undefined && !latent) say(a.span, 'bias', 'none', 'biases are written where a checkpoint has them');
 }
 
@@ -38,7 +41,13 @@ function yarn(say: Say, y: ast.Yarn, ownScale: boolean): void {
   if (y.betaSlow === undefined) say(y.span, 'beta-slow', DEFAULT_YARN.betaSlow, 'the value of the YaRN paper');
   const all = y.mscaleAllDim?.value.value ?? 0;
   if (all === 0) say(y.span, 'mscale', 'cos and sin are multiplied by 0.1 ln(factor) + 1', 'no `mscale-all-dim` is given');
-  else if (!ownScale) say(y.span, 'mscale', 'the softmax scale is multiplied by mscale-all-dim², cos and sin by the ratio of the two', "DeepSeek's use of YaRN");
+  else if (!ownScale)
+    say(
+      y.span,
+      'mscale',
+      'the softmax scale is multiplied by mscale-all-dim², cos and sin by the ratio of the two',
+      "DeepSeek's use of YaRN",
+    );
 }
 
 function network(say: Say, n: ast.Network): void {
@@ -61,8 +70,10 @@ function router(say: Say, moe: ast.Moe): void {
   if (r?.renormalize === undefined && moe.capacity === undefined && (select === 'top-k' || select === 'hash')) {
     say(at, 'renormalize', 'no', 'weights are used as they are, as in DeepSeekMoE');
   }
-  if (r?.renormalize !== undefined && r.renormalize.eps === undefined) say(r.renormalize.span, 'eps', 0, 'the weights are divided by their plain sum');
-  if (r?.select?.kind === 'sparse-mixer' && r.select.jitter === undefined) say(at, 'jitter', DEFAULT_JITTER, 'the value of Phi-3.5-MoE');
+  if (r?.renormalize !== undefined && r.renormalize.eps === undefined)
+    say(r.renormalize.span, 'eps', 0, 'the weights are divided by their plain sum');
+  if (r?.select?.kind === 'sparse-mixer' && r.select.jitter === undefined)
+    say(at, 'jitter', DEFAULT_JITTER, 'the value of Phi-3.5-MoE');
   if (r?.scale === undefined) say(at, 'scale', 1, 'no routed scaling factor');
   if (r?.applyTo === undefined) say(at, 'weights on', 'output', 'only Llama 4 weighs the input');
 }
@@ -75,18 +86,22 @@ function moe(say: Say, m: ast.Moe): void {
     say(m.span, 'active', 1, 'a hash table names one expert for each token');
   }
   if (shared === undefined) say(m.span, 'shared', 0, 'no expert runs for every token');
-  else if (shared.network === undefined && shared.count.value > 0) say(shared.span, 'shared network', 'that of the routed experts', 'all experts are alike');
+  else if (shared.network === undefined && shared.count.value > 0)
+    say(shared.span, 'shared network', 'that of the routed experts', 'all experts are alike');
   else if (shared.network !== undefined) network(say, shared.network.network);
   if (capacity === undefined) say(m.span, 'capacity', 'unlimited', 'no token is dropped');
-  else if (capacity.renormalize === undefined) say(capacity.span, 'renormalize', 'none', 'the weights of what is kept stay as they are');
-  if (capacity?.limit.kind === 'factor' && capacity.limit.min === undefined) say(capacity.span, 'min', 1, 'every expert has at least one place');
+  else if (capacity.renormalize === undefined)
+    say(capacity.span, 'renormalize', 'none', 'the weights of what is kept stay as they are');
+  if (capacity?.limit.kind === 'factor' && capacity.limit.min === undefined)
+    say(capacity.span, 'min', 1, 'every expert has at least one place');
 }
 
 function unitDefaults(say: Say, unit: ast.Unit): void {
   if (unit.dtype === undefined) say(unit.span, 'dtype', 'f32', 'storage of the weights; arithmetic is always f32');
   if (unit.deterministic === undefined) say(unit.span, 'deterministic', 'run', 'equal calls give equal bits; `batch` promises more');
   if (unit.norm === undefined && unit.kind === 'model') say(unit.span, 'norm', `rms ${DEFAULT_EPS.rms}`, 'as in LLaMA and DeepSeek');
-  else if (unit.norm !== undefined && unit.norm.eps === undefined) say(unit.norm.span, 'norm eps', DEFAULT_EPS[unit.norm.kind.value], 'the usual value');
+  else if (unit.norm !== undefined && unit.norm.eps === undefined)
+    say(unit.norm.span, 'norm eps', DEFAULT_EPS[unit.norm.kind.value], 'the usual value');
   if (unit.kind === 'layer') {
     if (unit.norm === undefined) say(unit.span, 'norm', 'none', 'a layer alone gets its input as it is');
     if (unit.residual === undefined) say(unit.span, 'residual', 'no', 'the result is that of the layer alone');
@@ -107,7 +122,8 @@ export function explainDefaults(file: ast.File, spec: Spec): ExplainedDefault[] 
     if (f?.kind === 'moe') moe(say, f);
   };
   if (unit.kind === 'model') {
-    if (unit.depth === undefined && spec.kind === 'model') say(unit.span, 'depth', spec.layers.length, 'one more than the highest layer that a block names');
+    if (unit.depth === undefined && spec.kind === 'model')
+      say(unit.span, 'depth', spec.layers.length, 'one more than the highest layer that a block names');
     if (unit.attention !== undefined) attention(say, unit.attention, spec.hidden);
     for (const block of unit.layers) {
       if (block.attention?.variant !== undefined) attention(say, mergeAttention(unit.attention, block.attention), spec.hidden);

@@ -99,7 +99,8 @@ function memoryAdvice(spec: Spec, tokens: number, memory: number): string[] {
   if (spec.kind === 'model') {
     let context = spec.context;
     while (context > 1 && !fits(withContext(spec, context), Math.min(tokens, context))) context = Math.floor(context / 2);
-    if (context < spec.context && fits(withContext(spec, context), Math.min(tokens, context))) advice.push(`a context of ${context} tokens fits`);
+    if (context < spec.context && fits(withContext(spec, context), Math.min(tokens, context)))
+      advice.push(`a context of ${context} tokens fits`);
   }
   advice.push(`a device with ${shortBytes(totals(spec, tokens).total)} of memory fits`);
   return advice;
@@ -113,7 +114,10 @@ export function fit(spec: Spec, limits: FitLimits, tokens: number = Math.min(512
   const tensors = tensorsOf(spec, limits);
   const limit = Math.min(limits.maxBindingBytes, limits.maxBufferBytes);
   const sums = totals(spec, tokens);
-  const largest = tensors.reduce((a, b) => (b.bytes > a.bytes ? b : a), tensors[0] ?? { name: '', bytes: 0, unitBytes: 0, segments: 1, count: 1 });
+  const largest = tensors.reduce(
+    (a, b) => (b.bytes > a.bytes ? b : a),
+    tensors[0] ?? { name: '', bytes: 0, unitBytes: 0, segments: 1, count: 1 },
+  );
   const split = tensors.filter((t) => t.segments > 1);
   const reasons: string[] = [];
   const advice: string[] = [];
@@ -124,7 +128,11 @@ export function fit(spec: Spec, limits: FitLimits, tokens: number = Math.min(512
   }
   for (const b of bigBuffers(spec, tokens).filter((x) => x.bytes > limit)) {
     reasons.push(`${b.name}: ${shortBytes(b.bytes)}; one binding holds ${shortBytes(limit)}`);
-    advice.push(b.name.startsWith('KV') ? `a context of at most ${Math.floor(((spec.kind === 'model' ? spec.context : 1) * limit) / b.bytes)} tokens` : `calls of at most ${Math.floor((tokens * limit) / b.bytes)} tokens`);
+    advice.push(
+      b.name.startsWith('KV')
+        ? `a context of at most ${Math.floor(((spec.kind === 'model' ? spec.context : 1) * limit) / b.bytes)} tokens`
+        : `calls of at most ${Math.floor((tokens * limit) / b.bytes)} tokens`,
+    );
   }
   const memory = limits.memoryBytes;
   if (memory !== undefined && sums.total > memory) {

@@ -52,7 +52,8 @@ function attentionMatrices(a: Attention, hidden: number): number {
 }
 
 /** Width of the score product plus that of the value product, over all heads. */
-const scoreWidth = (a: Attention): number => (a.kind === 'heads' ? 2 * a.heads * a.headDim : a.heads * (a.nopeDim + a.ropeDim + a.vDim));
+const scoreWidth = (a: Attention): number =>
+  a.kind === 'heads' ? 2 * a.heads * a.headDim : a.heads * (a.nopeDim + a.ropeDim + a.vDim);
 
 /** Query-key pairs that causality and the window leave of tokens². */
 function seenPairs(tokens: number, window: number | undefined): number {

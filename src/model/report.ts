@@ -126,7 +126,13 @@ export function missing(report: Report, at: Span, owner: string, clause: string,
 }
 
 /** A clause where it has no meaning. */
-export function misplaced(report: Report, at: Span, message: string, why: string, because?: { readonly span: Span; readonly text: string }): void {
+export function misplaced(
+  report: Report,
+  at: Span,
+  message: string,
+  why: string,
+  because?: { readonly span: Span; readonly text: string },
+): void {
   report.error('MOE2007', message, {
     at,
     label: 'has no meaning here',

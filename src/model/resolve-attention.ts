@@ -19,8 +19,12 @@ function resolveYarn(report: Report, yarn: ast.Yarn): RopeScaling | undefined {
   if (yarn.original === undefined) missing(report, yarn.span, '`yarn`', 'original', why, 'original 4096');
   const factor = yarn.factor && constant(report, yarn.factor.value, 'factor', 'positive');
   const originalContext = yarn.original && whole(report, yarn.original.value, 'original', { max: LIMITS.context });
-  const real = (clause: ast.NumClause | undefined, what: string, fallback: number, sign: 'positive' | 'zero-or-more'): number | undefined =>
-    clause === undefined ? fallback : constant(report, clause.value, what, sign);
+  const real = (
+    clause: ast.NumClause | undefined,
+    what: string,
+    fallback: number,
+    sign: 'positive' | 'zero-or-more',
+  ): number | undefined => (clause === undefined ? fallback : constant(report, clause.value, what, sign));
   const betaFast = real(yarn.betaFast, 'beta-fast', DEFAULT_YARN.betaFast, 'positive');
   const betaSlow = real(yarn.betaSlow, 'beta-slow', DEFAULT_YARN.betaSlow, 'positive');
   const mscale = real(yarn.mscale, 'mscale', 0, 'zero-or-more');
@@ -36,7 +40,7 @@ function resolveYarn(report: Report, yarn: ast.Yarn): RopeScaling | undefined {
     const at = (yarn.betaFast ?? yarn.betaSlow ?? yarn).span;
     report.error('MOE3046', `\`beta-fast\` ${betaFast} must be more than \`beta-slow\` ${betaSlow}`, {
       at,
-      why: 'waves that turn more than beta-fast times are kept, those that turn less than beta-slow times are stretched, with a ramp between.',
+      why: 'waves that turn more than beta-fast times are kept; those that turn less than beta-slow times are stretched.',
     });
     return undefined;
   }
@@ -64,7 +68,10 @@ interface RopeContext {
 function resolveRope(report: Report, rope: Extract<ast.Rope, { readonly kind: 'rope' }>, context: RopeContext): Rope | undefined {
   const theta = constant(report, rope.theta, 'rope', 'positive');
   if (theta !== undefined && theta <= 1) {
-    report.error('MOE2003', `the base of \`rope\` must be more than 1, not ${rope.theta.text}`, { at: rope.theta.span, label: 'too small' });
+    report.error('MOE2003', `the base of \`rope\` must be more than 1, not ${rope.theta.text}`, {
+      at: rope.theta.span,
+      label: 'too small',
+    });
   }
   const dim = rope.dim === undefined ? context.headDim : whole(report, rope.dim.value, 'dim', { min: 2, max: LIMITS.headDim });
   const scaling =
@@ -111,7 +118,11 @@ function refuseForeign(report: Report, a: ast.Attention, variant: ast.Word<strin
   if (variant.value === 'mla') {
     refuse(a.kv, 'kv', 'latent attention compresses keys and values instead of sharing heads; see `kv-lora`.');
     refuse(a.bias?.parts.length === 0 ? undefined : a.bias, 'bias', 'no published model has biases in latent attention.');
-    refuse(a.qkNorm?.value.value === 'none' ? undefined : a.qkNorm, 'qk-norm', 'latent attention normalises the compressed vectors by itself.');
+    refuse(
+      a.qkNorm?.value.value === 'none' ? undefined : a.qkNorm,
+      'qk-norm',
+      'latent attention normalises the compressed vectors by itself.',
+    );
     refuse(a.window?.value === undefined ? undefined : a.window, 'window', 'windows are known for `mha` and `gqa` only.');
     refuse(a.sinks?.enabled === true ? a.sinks : undefined, 'sinks', 'sinks are known for `mha` and `gqa` only.');
     return;
@@ -124,7 +135,12 @@ function refuseForeign(report: Report, a: ast.Attention, variant: ast.Word<strin
   if (variant.value === 'mha') refuse(a.kv, 'kv', 'multi-head attention has as many key heads as query heads; `gqa` shares them.');
 }
 
-function headDimOf(report: Report, heads: NonNullable<ast.Attention['heads']>, count: number, hidden: number | undefined): number | undefined {
+function headDimOf(
+  report: Report,
+  heads: NonNullable<ast.Attention['heads']>,
+  count: number,
+  hidden: number | undefined,
+): number | undefined {
   if (heads.headDim !== undefined) return whole(report, heads.headDim, 'heads x', { max: LIMITS.headDim });
   if (hidden === undefined) return undefined;
   if (hidden % count === 0) return hidden / count;
@@ -137,7 +153,12 @@ function headDimOf(report: Report, heads: NonNullable<ast.Attention['heads']>, c
   return undefined;
 }
 
-function resolveHeads(report: Report, a: ast.Attention, variant: ast.Word<string>, hidden: number | undefined): HeadsAttention | undefined {
+function resolveHeads(
+  report: Report,
+  a: ast.Attention,
+  variant: ast.Word<string>,
+  hidden: number | undefined,
+): HeadsAttention | undefined {
   if (a.heads === undefined) {
     missing(report, a.span, 'attention', 'heads', 'the projections have one block of rows per head.', 'heads 16 x 128');
     return undefined;
@@ -145,9 +166,17 @@ function resolveHeads(report: Report, a: ast.Attention, variant: ast.Word<string
   const heads = whole(report, a.heads.count, 'heads', { max: LIMITS.heads });
   const headDim = heads === undefined ? undefined : headDimOf(report, a.heads, heads, hidden);
   if (variant.value === 'gqa' && a.kv === undefined) {
-    missing(report, a.span, 'grouped-query attention', 'kv', 'query heads share key and value heads, and their number must be known.', 'kv 8');
+    missing(
+      report,
+      a.span,
+      'grouped-query attention',
+      'kv',
+      'query heads share key and value heads, and their number must be known.',
+      'kv 8',
+    );
   }
-  const kvHeads = a.kv === undefined ? heads : whole(report, a.kv.value, 'kv', { max: LIMITS.heads, because: [label(a.heads.span, 'query heads')] });
+  const kvHeads =
+    a.kv === undefined ? heads : whole(report, a.kv.value, 'kv', { max: LIMITS.heads, because: [label(a.heads.span, 'query heads')] });
   const scale = a.scale === undefined ? undefined : constant(report, a.scale.value, 'scale', 'positive');
   const window = a.window?.value === undefined ? undefined : whole(report, a.window.value, 'window', { max: LIMITS.context });
   if (heads !== undefined && kvHeads !== undefined && a.kv !== undefined && heads % kvHeads !== 0) {
@@ -162,11 +191,7 @@ function resolveHeads(report: Report, a: ast.Attention, variant: ast.Word<string
   if (heads === undefined || headDim === undefined || kvHeads === undefined) return undefined;
   const context: RopeContext = { headDim, style: 'half', head: a.heads };
   const rope =
-    a.rope === undefined
-      ? defaultRope(report, a, headDim)
-      : a.rope.kind === 'none'
-        ? undefined
-        : resolveRope(report, a.rope, context);
+    a.rope === undefined ? defaultRope(report, a, headDim) : a.rope.kind === 'none' ? undefined : resolveRope(report, a.rope, context);
   if (rope === undefined && a.rope?.kind !== 'none') return undefined;
   const has = (part: 'q' | 'k' | 'v' | 'o'): boolean => a.bias?.parts.some((p) => p.value === part) ?? false;
   return {
@@ -199,9 +224,15 @@ function resolveLatent(report: Report, a: ast.Attention): LatentAttention | unde
     if (clause === undefined) missing(report, a.span, 'latent attention', name, why, `${name} ${example}`);
     return clause && whole(report, clause.value, name, { max: LIMITS.hidden });
   };
-  if (a.heads === undefined) missing(report, a.span, 'attention', 'heads', 'the projections have one block of rows per head.', 'heads 16');
+  if (a.heads === undefined)
+    missing(report, a.span, 'attention', 'heads', 'the projections have one block of rows per head.', 'heads 16');
   if (a.heads?.headDim !== undefined) {
-    misplaced(report, a.heads.headDim.span, 'a head of `mla` attention has no single size', 'its parts are `nope`, the rotating dims of `rope` and `value`.');
+    misplaced(
+      report,
+      a.heads.headDim.span,
+      'a head of `mla` attention has no single size',
+      'its parts are `nope`, the rotating dims of `rope` and `value`.',
+    );
   }
   const heads = a.heads && whole(report, a.heads.count, 'heads', { max: LIMITS.heads });
   const kvLora = size(a.kvLora, 'kv-lora', 512);
@@ -209,7 +240,10 @@ function resolveLatent(report: Report, a: ast.Attention): LatentAttention | unde
   const vDim = size(a.value, 'value', 128);
   const qLora = a.qLora && whole(report, a.qLora.value, 'q-lora', { max: LIMITS.hidden });
   const scale = a.scale === undefined ? undefined : constant(report, a.scale.value, 'scale', 'positive');
-  const rope = a.rope?.kind === 'rope' && a.rope.dim !== undefined ? resolveRope(report, a.rope, { headDim: LIMITS.headDim, style: 'interleaved' }) : undefined;
+  const rope =
+    a.rope?.kind === 'rope' && a.rope.dim !== undefined
+      ? resolveRope(report, a.rope, { headDim: LIMITS.headDim, style: 'interleaved' })
+      : undefined;
   if (a.rope?.kind !== 'rope' || a.rope.dim === undefined) {
     report.error('MOE3013', 'latent attention needs a `rope` that says how many dims rotate', {
       at: a.rope?.span ?? a.span,
@@ -235,7 +269,14 @@ function resolveLatent(report: Report, a: ast.Attention): LatentAttention | unde
 /** Resolves a (merged) attention; `hidden` may be unknown because of another error. */
 export function resolveAttention(report: Report, a: ast.Attention, hidden: number | undefined): Attention | undefined {
   if (a.variant === undefined) {
-    missing(report, a.span, 'attention', 'variant', 'there is no attention of the model whose clauses this could change.', 'attention mha { … }');
+    missing(
+      report,
+      a.span,
+      'attention',
+      'variant',
+      'there is no attention of the model whose clauses this could change.',
+      'attention mha { … }',
+    );
     return undefined;
   }
   refuseForeign(report, a, a.variant);

@@ -11,10 +11,16 @@ export const DEFAULT_CLAMP: { readonly alpha: number; readonly upOffset: number 
 
 function resolveClamp(report: Report, n: ast.Network, clamp: NonNullable<ast.Network['clamp']>): Ffn['clamp'] | 'bad' {
   if (!n.gated || n.activation.value !== 'silu') {
-    misplaced(report, clamp.span, '`clamp` belongs to `swiglu`', 'gate and up values are clamped before they meet in gate · sigmoid(alpha · gate).', {
-      span: n.activation.span,
-      text: 'another network',
-    });
+    misplaced(
+      report,
+      clamp.span,
+      '`clamp` belongs to `swiglu`',
+      'gate and up values are clamped before they meet in gate · sigmoid(alpha · gate).',
+      {
+        span: n.activation.span,
+        text: 'another network',
+      },
+    );
     return 'bad';
   }
   const limit = constant(report, clamp.limit, 'clamp', 'positive');
@@ -27,7 +33,12 @@ function resolveNetwork(report: Report, n: ast.Network): Ffn | undefined {
   const width = whole(report, n.width, 'width', { max: LIMITS.width });
   const clamp = n.clamp === undefined ? undefined : resolveClamp(report, n, n.clamp);
   if (n.interleaved !== undefined && !n.gated) {
-    misplaced(report, n.interleaved.span, '`interleaved` belongs to gated networks', 'it says how gate and up rows share one tensor; here is no gate.');
+    misplaced(
+      report,
+      n.interleaved.span,
+      '`interleaved` belongs to gated networks',
+      'it says how gate and up rows share one tensor; here is no gate.',
+    );
     return undefined;
   }
   if (width === undefined || clamp === 'bad') return undefined;
@@ -58,7 +69,14 @@ function released(report: Report, moe: ast.Moe, c: ast.ReleasedCounting): Counte
   const expert = resolveNetwork(report, c.network);
   const hash = moe.router?.select?.kind === 'hash';
   if (c.active === undefined && !hash && !expertChoice(moe)) {
-    missing(report, c.span, 'this `moe` block', 'active', 'each token runs through some of the experts; how many cannot be guessed.', 'active 2');
+    missing(
+      report,
+      c.span,
+      'this `moe` block',
+      'active',
+      'each token runs through some of the experts; how many cannot be guessed.',
+      'active 2',
+    );
     return undefined;
   }
   const because = [label(c.experts.span, 'experts declared here')];
@@ -91,7 +109,14 @@ function paper(report: Report, moe: ast.Moe, c: ast.PaperCounting): Counted | un
   const m = whole(report, c.m, 'm', { max: LIMITS.experts });
   const n = whole(report, c.n, 'N', { max: LIMITS.experts });
   if (c.k === undefined) {
-    missing(report, c.span, 'this `moe` block', 'active K', 'K is how many standard experts a token would run through; mK fine ones do.', 'active K 2');
+    missing(
+      report,
+      c.span,
+      'this `moe` block',
+      'active K',
+      'K is how many standard experts a token would run through; mK fine ones do.',
+      'active K 2',
+    );
   }
   const k = c.k && whole(report, c.k.value, 'active K', { max: LIMITS.experts, because: [label(c.n.span, 'standard experts')] });
   const ks = moe.shared === undefined ? 0 : whole(report, moe.shared.count, 'shared Ks', { min: 0, max: LIMITS.experts });
@@ -105,7 +130,11 @@ function paper(report: Report, moe: ast.Moe, c: ast.PaperCounting): Counted | un
     const [what, total] = m * n - ks < 1 ? (['experts', m * n] as const) : (['active experts', m * k] as const);
     report.error('MOE3006', `${ks} shared of ${total} ${what} leave ${total - ks === 0 ? 'none' : 'less than none'} to route`, {
       at: (moe.shared?.count ?? c.k.value).span,
-      labels: [label(c.m.span, `m = ${m}`), label(c.k.value.span, `K = ${k}, so ${m * k} experts run`), label(c.n.span, `N = ${n}, so there are ${m * n} experts`)],
+      labels: [
+        label(c.m.span, `m = ${m}`),
+        label(c.k.value.span, `K = ${k}, so ${m * k} experts run`),
+        label(c.n.span, `N = ${n}, so there are ${m * n} experts`),
+      ],
       why: 'in the paper shared experts are counted: routed = mN − Ks, active routed = mK − Ks, and both must be at least 1.',
       fixes: [advise(`share fewer than ${Math.min(m * n, m * k)} experts`), advise('write a dense `ffn` if nothing is to be routed')],
     });
@@ -124,17 +153,25 @@ function resolveShared(report: Report, s: ast.Shared, expert: Ffn, base: ast.Net
   if (count === 0) {
     const extra = s.gated ?? s.network?.network;
     if (extra === undefined) return undefined;
-    misplaced(report, extra.span, '0 shared experts have no network and no gate', 'there is nothing to describe.', { span: s.count.span, text: 'none are shared' });
+    misplaced(report, extra.span, '0 shared experts have no network and no gate', 'there is nothing to describe.', {
+      span: s.count.span,
+      text: 'none are shared',
+    });
     return 'bad';
   }
   const each = own ?? expert;
   const width = s.network?.each.value === 'as' ? each.width : each.width * count;
   if (width > LIMITS.width) {
-    report.error('MOE2004', `${count} shared experts of ${each.width} make one network of width ${width}; at most ${LIMITS.width} is possible`, { at: s.count.span });
+    report.error(
+      'MOE2004',
+      `${count} shared experts of ${each.width} make one network of width ${width}; at most ${LIMITS.width} is possible`,
+      { at: s.count.span },
+    );
     return 'bad';
   }
   if (s.network !== undefined && (expert.clamp === undefined) !== (each.clamp === undefined)) {
-    report.warning('MOE3042', `the ${each.clamp === undefined ? 'routed' : 'shared'} experts are clamped, the ${each.clamp === undefined ? 'shared' : 'routed'} ones are not`, {
+    const [clamped, plain] = each.clamp === undefined ? ['routed', 'shared'] : ['shared', 'routed'];
+    report.warning('MOE3042', `the ${clamped} experts are clamped, the ${plain} ones are not`, {
       at: s.network.network.span,
       labels: [label(base.span, 'the routed experts')],
       why: 'models that clamp do so in all experts; a forgotten clamp changes results only for large values, which is hard to notice.',
@@ -153,7 +190,10 @@ function checkActive(report: Report, c: Counted): boolean {
     label: s === undefined ? `must be between 1 and ${c.experts}` : `mK − Ks = ${active}`,
     labels: [label(c.expertsAt, s === undefined ? `${c.experts} routed experts declared here` : `mN − Ks = ${c.experts}`)],
     why: 'each token picks `active` different experts out of the routed ones.',
-    fixes: s === undefined ? [replace(c.activeAt, String(c.experts), `active ${c.experts}`), replace(c.expertsAt, String(active), `experts ${active}`)] : [advise(`K may be at most N = ${s.n}`)],
+    fixes:
+      s === undefined
+        ? [replace(c.activeAt, String(c.experts), `active ${c.experts}`), replace(c.expertsAt, String(active), `experts ${active}`)]
+        : [advise(`K may be at most N = ${s.n}`)],
   });
   return false;
 }
@@ -176,7 +216,12 @@ function resolveMoe(report: Report, moe: ast.Moe): MoeLayerFfn | undefined {
   const counted = counting.kind === 'released' ? released(report, moe, counting) : paper(report, moe, counting);
   const activeClause = counting.kind === 'released' ? counting.active : counting.k;
   if (expertChoice(moe) && activeClause !== undefined && counting.kind === 'released') {
-    misplaced(report, activeClause.span, '`expert-choice` has no `active`', 'the experts choose: how many of them take a token follows from `factor`, on average.');
+    misplaced(
+      report,
+      activeClause.span,
+      '`expert-choice` has no `active`',
+      'the experts choose: how many of them take a token follows from `factor`, on average.',
+    );
   }
   const ok = counted !== undefined && (expertChoice(moe) || checkActive(report, counted));
   const counts: ExpertCounts = {

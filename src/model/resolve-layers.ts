@@ -28,7 +28,9 @@ function rangeOf(report: Report, range: ast.Range): { readonly first: number; re
   report.error('MOE3025', `the layers ${first}..${last} run backwards`, {
     at: range.span,
     why: 'a range goes from its lower end to its higher one, both included.',
-    fixes: [{ text: `write ${last}..${first}`, applicability: 'machine', edit: { span: range.span, replacement: `${last}..${first}` } }],
+    fixes: [
+      { text: `write ${last}..${first}`, applicability: 'machine', edit: { span: range.span, replacement: `${last}..${first}` } },
+    ],
   });
   return undefined;
 }
@@ -48,7 +50,10 @@ function reach(report: Report, block: ast.LayerBlock): Reach | undefined {
     const to = s.to === undefined ? undefined : whole(report, s.to, 'to', { min: 0, max: MAX_INDEX });
     if (step === undefined || from === undefined || (s.to !== undefined && to === undefined)) return undefined;
     if (to !== undefined && from > to) {
-      report.error('MOE3025', `the layers from ${from} to ${to} run backwards`, { at: s.span, why: '`to` is the last layer that may be meant.' });
+      report.error('MOE3025', `the layers from ${from} to ${to} run backwards`, {
+        at: s.span,
+        why: '`to` is the last layer that may be meant.',
+      });
       return undefined;
     }
     const last = to === undefined ? undefined : from + Math.floor((to - from) / step) * step;
@@ -87,7 +92,8 @@ export function showLayers(layers: readonly number[]): string {
   return shown.join(', ') + (runs.length > 3 ? ', …' : '');
 }
 
-const plural = (layers: readonly number[]): string => (layers.length === 1 ? `layer ${showLayers(layers)}` : `layers ${showLayers(layers)}`);
+const plural = (layers: readonly number[]): string =>
+  layers.length === 1 ? `layer ${showLayers(layers)}` : `layers ${showLayers(layers)}`;
 
 function checkBounds(report: Report, model: ast.Model, reaches: readonly Reach[], depth: number): void {
   for (const { block, last } of reaches) {
@@ -111,7 +117,12 @@ const ASPECTS: readonly Aspect[] = [
   { name: 'feed-forward part', has: (b) => b.ffn !== undefined },
 ];
 
-function owners(report: Report, blocks: readonly { readonly block: ast.LayerBlock; readonly layers: readonly number[] }[], depth: number, aspect: Aspect): (ast.LayerBlock | undefined)[] {
+function owners(
+  report: Report,
+  blocks: readonly { readonly block: ast.LayerBlock; readonly layers: readonly number[] }[],
+  depth: number,
+  aspect: Aspect,
+): (ast.LayerBlock | undefined)[] {
   const owner: (ast.LayerBlock | undefined)[] = Array.from({ length: depth }, () => undefined);
   for (const { block, layers } of blocks) {
     if (!aspect.has(block)) continue;
@@ -168,7 +179,12 @@ export function layerSources(report: Report, model: ast.Model): readonly LayerSo
   return sources;
 }
 
-function unused(report: Report, model: ast.Model, attention: readonly (ast.LayerBlock | undefined)[], ffn: readonly (ast.LayerBlock | undefined)[]): void {
+function unused(
+  report: Report,
+  model: ast.Model,
+  attention: readonly (ast.LayerBlock | undefined)[],
+  ffn: readonly (ast.LayerBlock | undefined)[],
+): void {
   if (model.ffn !== undefined && !ffn.includes(undefined)) {
     report.warning('MOE3024', `the model's own \`${model.ffn.kind === 'moe' ? 'moe' : 'ffn'}\` serves no layer`, {
       at: model.ffn.span,
@@ -183,14 +199,22 @@ function unused(report: Report, model: ast.Model, attention: readonly (ast.Layer
   }
 }
 
-function gaps(report: Report, model: ast.Model, sources: readonly LayerSources[], blocks: readonly { readonly block: ast.LayerBlock; readonly layers: readonly number[] }[]): void {
+function gaps(
+  report: Report,
+  model: ast.Model,
+  sources: readonly LayerSources[],
+  blocks: readonly { readonly block: ast.LayerBlock; readonly layers: readonly number[] }[],
+): void {
   const without = (pick: (s: LayerSources) => unknown): number[] => sources.flatMap((s, l) => (pick(s) === undefined ? [l] : []));
   const tell = (layers: number[], what: string, fix: string): void => {
     if (layers.length === 0) return;
     const named = blocks.filter((b) => b.layers.some((l) => layers.includes(l)));
     report.error('MOE3020', `${plural(layers)} ${layers.length === 1 ? 'has' : 'have'} no ${what}`, {
       at: named[0]?.block.selector.span ?? model.name.span,
-      label: named.length === 0 ? `${sources.length} layers, of which no block names ${layers.length === 1 ? 'this one' : 'these'}` : `the ${what} is missing here`,
+      label:
+        named.length === 0
+          ? `${sources.length} layers, of which no block names ${layers.length === 1 ? 'this one' : 'these'}`
+          : `the ${what} is missing here`,
       why: 'nothing is assumed about layers that the spec does not describe.',
       fixes: [advise(fix, 'placeholder')],
     });

@@ -146,7 +146,10 @@ function resolveScore(report: Report, r: ast.Router | undefined, select: ast.Sel
   if (hash !== undefined && r?.score !== undefined && score !== 'none' && wanted === 'one') {
     report.error('MOE3031', 'the scores of this hash router are used for nothing', {
       at: r.score.span,
-      labels: [label(hash.span, 'the table chooses'), ...(r.weights === undefined ? [] : [label(r.weights.span, 'and the weight is 1')])],
+      labels: [
+        label(hash.span, 'the table chooses'),
+        ...(r.weights === undefined ? [] : [label(r.weights.span, 'and the weight is 1')]),
+      ],
       why: 'a router matrix would be loaded and multiplied without any effect.',
       fixes: [replace(r.score.span, 'none', 'write `none`'), advise('use the scores: `weights scores`')],
     });
@@ -156,7 +159,13 @@ function resolveScore(report: Report, r: ast.Router | undefined, select: ast.Sel
   return { score, weights: wanted ?? (score === 'none' ? 'one' : 'scores') };
 }
 
-function resolveRenormalize(report: Report, r: ast.Renormalize, weights: Router['weights'], counts: ExpertCounts, scale: number): Router['renormalize'] | 'bad' {
+function resolveRenormalize(
+  report: Report,
+  r: ast.Renormalize,
+  weights: Router['weights'],
+  counts: ExpertCounts,
+  scale: number,
+): Router['renormalize'] | 'bad' {
   const p = r.p === undefined ? 1 : constant(report, r.p.value, 'p', 'positive');
   const eps = r.eps === undefined ? 0 : constant(report, r.eps.value, r.eps.mode, 'zero-or-more');
   if (p === undefined || eps === undefined) return 'bad';
@@ -185,12 +194,16 @@ function resolveRenormalize(report: Report, r: ast.Renormalize, weights: Router[
 export function resolveRouter(report: Report, r: ast.Router | undefined, counts: ExpertCounts): Router | undefined {
   if (r?.select !== undefined && r.select.kind !== 'top-k') refuseBesideTopK(report, r, r.select);
   const select = resolveSelect(report, r?.select, counts);
+  const choosesPerToken = select?.kind === 'top-k' || select?.kind === 'hash';
   const groups = r?.groups === undefined || select?.kind !== 'top-k' ? undefined : resolveGroups(report, r.groups, counts);
   const scored = resolveScore(report, r, r?.select);
   const scale = r?.scale === undefined ? 1 : constant(report, r.scale.value, 'scale', 'positive');
   const renormalize =
-    r?.renormalize === undefined || scored === undefined ? undefined : resolveRenormalize(report, r.renormalize, scored.weights, counts, scale ?? 1);
-  if (select === undefined || scored === undefined || scale === undefined || groups === 'bad' || renormalize === 'bad') return undefined;
+    r?.renormalize === undefined || scored === undefined || !choosesPerToken
+      ? undefined
+      : resolveRenormalize(report, r.renormalize, scored.weights, counts, scale ?? 1);
+  if (select === undefined || scored === undefined || scale === undefined || groups === 'bad' || renormalize === 'bad')
+    return undefined;
   return {
     score: scored.score,
     logitBias: r?.logitBias !== undefined,
@@ -209,10 +222,16 @@ export function resolveRouter(report: Report, r: ast.Router | undefined, counts:
 export function resolveCapacity(report: Report, c: ast.Capacity, r: ast.Router | undefined): Capacity | undefined {
   const select = r?.select;
   if (select !== undefined && select.kind !== 'top-k' && select.kind !== 'hash') {
-    misplaced(report, c.span, `\`${select.kind}\` has no \`capacity\``, 'token dropping belongs to routers where tokens choose experts.', {
-      span: select.span,
-      text: 'experts are chosen here',
-    });
+    misplaced(
+      report,
+      c.span,
+      `\`${select.kind}\` has no \`capacity\``,
+      'token dropping belongs to routers where tokens choose experts.',
+      {
+        span: select.span,
+        text: 'experts are chosen here',
+      },
+    );
     return undefined;
   }
   if (r?.renormalize !== undefined) {

@@ -21,16 +21,33 @@ function resolveNorm(report: Report, norm: ast.Norm | undefined): Norm | undefin
   const kind = norm?.kind.value ?? 'rms';
   const eps = norm?.eps === undefined ? DEFAULT_EPS[kind] : constant(report, norm.eps, 'norm', 'positive');
   if (norm?.bias !== undefined && kind === 'rms') {
-    misplaced(report, norm.bias.span, 'RMS norms have no `bias`', 'they scale without shifting; `layer` norms do both.', { span: norm.kind.span, text: 'an RMS norm' });
+    misplaced(report, norm.bias.span, 'RMS norms have no `bias`', 'they scale without shifting; `layer` norms do both.', {
+      span: norm.kind.span,
+      text: 'an RMS norm',
+    });
     return undefined;
   }
   return eps === undefined ? undefined : { kind, eps, bias: norm?.bias !== undefined };
 }
 
 /** A size that must be said. */
-function required(report: Report, unit: ast.Unit, clause: ast.NumClause | undefined, name: string, max: number, example: number): number | undefined {
+function required(
+  report: Report,
+  unit: ast.Unit,
+  clause: ast.NumClause | undefined,
+  name: string,
+  max: number,
+  example: number,
+): number | undefined {
   if (clause !== undefined) return whole(report, clause.value, name, { max });
-  missing(report, unit.name.span, `${unit.kind} \`${unit.name.value}\``, name, 'it follows from nothing else in the spec.', `${name} ${example}`);
+  missing(
+    report,
+    unit.name.span,
+    `${unit.kind} \`${unit.name.value}\``,
+    name,
+    'it follows from nothing else in the spec.',
+    `${name} ${example}`,
+  );
   return undefined;
 }
 
@@ -79,7 +96,8 @@ function resolveKinds(report: Report, model: ast.Model, hidden: number | undefin
   return layers === undefined || layers.includes(-1) ? undefined : { kinds, layers };
 }
 
-const moeBlocks = (model: ast.Model): ast.Moe[] => [model.ffn, ...model.layers.map((b) => b.ffn)].flatMap((f) => (f?.kind === 'moe' ? [f] : []));
+const moeBlocks = (model: ast.Model): ast.Moe[] =>
+  [model.ffn, ...model.layers.map((b) => b.ffn)].flatMap((f) => (f?.kind === 'moe' ? [f] : []));
 
 /** Rules where a token's result depends on other tokens: what that means for a whole model, and for `deterministic batch`. */
 function warnOfCoupling(report: Report, unit: ast.Unit, moes: readonly ast.Moe[]): void {
@@ -88,16 +106,23 @@ function warnOfCoupling(report: Report, unit: ast.Unit, moes: readonly ast.Moe[]
     const at = (choice ?? moe.capacity)?.span;
     if (at === undefined) continue;
     if (unit.deterministic?.value.value === 'batch') {
-      report.error('MOE3048', `\`deterministic batch\` cannot be kept with ${choice === undefined ? 'a `capacity`' : '`expert-choice`'}`, {
-        at,
-        labels: [label(unit.deterministic.span, "promises that a token's result does not depend on the others")],
-        why: choice === undefined ? 'which tokens are dropped depends on the tokens before them.' : 'which experts take a token depends on all other tokens.',
-        fixes: [advise('write `deterministic run`: two equal calls give equal bits')],
-      });
+      report.error(
+        'MOE3048',
+        `\`deterministic batch\` cannot be kept with ${choice === undefined ? 'a `capacity`' : '`expert-choice`'}`,
+        {
+          at,
+          labels: [label(unit.deterministic.span, "promises that a token's result does not depend on the others")],
+          why:
+            choice === undefined
+              ? 'which tokens are dropped depends on the tokens before them.'
+              : 'which experts take a token depends on all other tokens.',
+          fixes: [advise('write `deterministic run`: two equal calls give equal bits')],
+        },
+      );
     } else if (unit.kind === 'model' && choice !== undefined) {
       report.warning('MOE3033', '`expert-choice` is not causal', {
         at,
-        why: 'whether an expert takes a token depends on later tokens, so generating token by token gives other results than one long call.',
+        why: 'whether an expert takes a token depends on later tokens: generating one by one gives other results than one call.',
         fixes: [advise('choose per token with `top-k` for a model that generates')],
       });
     } else if (unit.kind === 'model') {
@@ -181,6 +206,8 @@ function resolveLayer(report: Report, unit: ast.LayerUnit): LayerSpec | undefine
   };
 }
 
+const errorCount = (report: Report): number => report.diagnostics.filter((d) => d.severity === 'error').length;
+
 /** Resolves every unit of a file; units with errors are told about and left out. Never throws on any AST the parser makes. */
 export function resolve(file: ast.File): Resolved {
   const report = createReport();
@@ -199,8 +226,9 @@ export function resolve(file: ast.File): Resolved {
         fixes: [advise('give one of them another name')],
       });
     }
+    const before = errorCount(report);
     const spec = unit.kind === 'model' ? resolveModel(report, unit) : resolveLayer(report, unit);
-    if (spec !== undefined && other === undefined) specs.push(spec);
+    if (spec !== undefined && other === undefined && errorCount(report) === before) specs.push(spec);
   }
   return { specs, diagnostics: report.diagnostics };
 }

@@ -2,7 +2,19 @@
  * Every weight of a spec as a list of tensors with their sizes: the one source of all counts and bytes.
  * Counted as in the published numbers: norms, biases, routers, selection biases and sinks are parameters; hash tables are not.
  */
-import type { Attention, Ffn, HeadsAttention, LatentAttention, LayerFfn, LayerKind, ModelSpec, MoeLayerFfn, Norm, Spec, StorageDType } from './types.ts';
+import type {
+  Attention,
+  Ffn,
+  HeadsAttention,
+  LatentAttention,
+  LayerFfn,
+  LayerKind,
+  ModelSpec,
+  MoeLayerFfn,
+  Norm,
+  Spec,
+  StorageDType,
+} from './types.ts';
 
 export type WeightPart = 'embedding' | 'head' | 'attention' | 'norm' | 'dense' | 'experts' | 'shared' | 'router';
 

@@ -1,11 +1,12 @@
-/** The pages of codes 2xxx and 3xxx: wrong examples raise their code and no error beside it, right ones are clean, and every code in use has a page. */
+/** The pages of codes 2xxx and 3xxx: wrong examples raise their code alone, right ones nothing, and every code in use has a page. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { codes } from '../../src/diagnostics/index.ts';
 import { problems } from './helpers.ts';
 
-const example = (explain: string, kind: 'wrong' | 'right'): string | undefined => new RegExp(`^\`\`\`moe ${kind}\\n([^]*?)^\`\`\`$`, 'm').exec(explain)?.[1];
+const example = (explain: string, kind: 'wrong' | 'right'): string | undefined =>
+  new RegExp(`^\`\`\`moe ${kind}\\n([^]*?)^\`\`\`$`, 'm').exec(explain)?.[1];
 const pages = Object.entries(codes).filter(([code]) => /^MOE[23]/.test(code));
 const SRC = join(import.meta.dirname, '../../src');
 

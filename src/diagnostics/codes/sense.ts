@@ -45,7 +45,9 @@ two ranges is most often a slip.`,
     `No block wins over another, so a layer has one block that says its attention and one that says its feed-forward part (they may be
 two blocks). \`layers rest\` means the layers that no other block names.`,
     model('attention mha { heads 4 }\n  layers 0..2 { ffn swiglu 64 }\n  layers 2..3 { moe { experts 8 of swiglu 16  active 2 } }'),
-    model('attention mha { heads 4 }  depth 4\n  layers 0..1 { ffn swiglu 64 }\n  layers rest { moe { experts 8 of swiglu 16  active 2 } }'),
+    model(
+      'attention mha { heads 4 }  depth 4\n  layers 0..1 { ffn swiglu 64 }\n  layers rest { moe { experts 8 of swiglu 16  active 2 } }',
+    ),
   ),
   MOE3022: withExamples(
     'a layer that does not exist',

@@ -60,7 +60,9 @@ export function activation(r: Reader): string {
   return word ?? 'swiglu';
 }
 
-export const dense = (network: string, width: Found<number>, suffix = ''): Block => ({ lines: [line(`ffn ${network} ${width.value}${suffix}`, width.from)] });
+export const dense = (network: string, width: Found<number>, suffix = ''): Block => ({
+  lines: [line(`ffn ${network} ${width.value}${suffix}`, width.from)],
+});
 
 export interface HeadsOptions {
   readonly hidden: number;
@@ -90,7 +92,8 @@ export function headsAttention(r: Reader, o: HeadsOptions): Pick<Draft, 'variant
   }
   const grouped = kv.value !== heads.value;
   const rope = ropeLine(r, { theta: o.theta, headDim, style: o.style, partial: o.partial, scaling: o.scaling });
-  const scale = o.scale ?? (rope.plainScale ? { value: headDim ** -0.5, from: 'attention of this family is not scaled by mscale' } : undefined);
+  const scale =
+    o.scale ?? (rope.plainScale ? { value: headDim ** -0.5, from: 'attention of this family is not scaled by mscale' } : undefined);
   return {
     variant: grouped ? 'gqa' : 'mha',
     attention: [

@@ -67,7 +67,8 @@ function groupBy<K>(keys: readonly K[]): Map<K, number[]> {
   return groups;
 }
 
-const render = (indent: string, line: Line): string => `${indent}${line.code}${line.note === undefined ? '' : `   // ${comment(line.note)}`}`;
+const render = (indent: string, line: Line): string =>
+  `${indent}${line.code}${line.note === undefined ? '' : `   // ${comment(line.note)}`}`;
 
 /** The text of a draft. `preamble` lines become comments at the top. */
 export function renderDraft(draft: Draft, name: string, preamble: readonly string[]): string {

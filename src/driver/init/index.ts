@@ -26,15 +26,17 @@ export interface InitResult {
 const failed = (...diagnostics: readonly Diagnostic[]): InitResult => ({ text: '', notes: [], diagnostics });
 
 /** Fields that change nothing in what a model computes at inference. */
-const WITHOUT_EFFECT = [
-  ...['architectures', 'auto_map', 'model_type', '_name_or_path', '_attn_implementation', 'transformers_version', 'torch_dtype', 'dtype'],
-  ...['use_cache', 'bos_token_id', 'eos_token_id', 'pad_token_id', 'unk_token_id', 'sep_token_id', 'initializer_range', 'init_method_std'],
-  ...['attention_dropout', 'attn_dropout', 'hidden_dropout', 'resid_pdrop', 'embd_pdrop', 'dropout', 'output_router_logits'],
-  ...['router_aux_loss_coef', 'aux_loss_alpha', 'seq_aux', 'router_z_loss_coef', 'pretraining_tp', 'ep_size', 'expert_parallel_size'],
-  ...['output_attentions', 'output_hidden_states', 'return_dict', 'is_decoder', 'is_encoder_decoder', 'chunk_size_feed_forward'],
-  ...['gradient_checkpointing', 'problem_type', 'id2label', 'label2id', 'num_labels', 'use_flash_attention', 'rope_interleave'],
-  ...['norm_topk_prob', 'topk_method', 'scoring_func', 'n_group', 'topk_group', 'head_dim', 'hidden_act', 'max_window_layers'],
-];
+const WITHOUT_EFFECT = `
+  architectures auto_map model_type _name_or_path _attn_implementation transformers_version torch_dtype dtype use_cache
+  bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id initializer_range init_method_std attention_dropout
+  attn_dropout hidden_dropout resid_pdrop embd_pdrop dropout output_router_logits router_aux_loss_coef aux_loss_alpha seq_aux
+  router_z_loss_coef pretraining_tp ep_size expert_parallel_size output_attentions output_hidden_states return_dict
+  is_decoder is_encoder_decoder chunk_size_feed_forward gradient_checkpointing problem_type id2label label2id num_labels
+  use_flash_attention rope_interleave norm_topk_prob topk_method scoring_func n_group topk_group head_dim hidden_act
+  max_window_layers
+`
+  .trim()
+  .split(/\s+/);
 
 /** The object that describes the text model: the config itself, or `text_config` of a multimodal one. */
 function textConfig(config: Json): { readonly config: Json; readonly type: string } {
@@ -59,7 +61,13 @@ function unknownFamily(type: string, config: Json): Diagnostic {
 
 const modelName = (config: Json, type: string, options: InitOptions): string => {
   const path = config['_name_or_path'];
-  const last = typeof path === 'string' ? path.split(/[\\/]/).filter((p) => p !== '').pop() : undefined;
+  const last =
+    typeof path === 'string'
+      ? path
+          .split(/[\\/]/)
+          .filter((p) => p !== '')
+          .pop()
+      : undefined;
   return (options.name ?? last ?? type).slice(0, 200);
 };
 
@@ -69,7 +77,10 @@ function selfCheck(text: string): Diagnostic[] {
   const resolved = parsed.ast === undefined ? [] : resolve(parsed.ast).diagnostics;
   return [...parsed.diagnostics, ...resolved]
     .filter((d) => d.severity === 'error')
-    .map((d) => ({ ...error(d.code, d.message, d.why === undefined ? {} : { why: d.why }), notes: ['the numbers of config.json contradict each other'] }));
+    .map((d) => ({
+      ...error(d.code, d.message, d.why === undefined ? {} : { why: d.why }),
+      notes: ['the numbers of config.json contradict each other'],
+    }));
 }
 
 /**
@@ -85,7 +96,10 @@ export function initFromConfig(config: unknown, options: InitOptions = {}): Init
       return failed(error('MOE2050', 'config.json is not JSON', { why: `${cause instanceof Error ? cause.message : String(cause)}.` }));
     }
   }
-  if (!isObject(value)) return failed(error('MOE2050', `config.json holds ${Array.isArray(value) ? 'a list' : String(value)}, not an object`));
+  if (!isObject(value)) {
+    const kind = value === undefined ? 'nothing' : value === null ? 'null' : Array.isArray(value) ? 'a list' : `a ${typeof value}`;
+    return failed(error('MOE2050', `config.json holds ${kind}, not an object`));
+  }
   const { config: own, type } = textConfig(value);
   const family = FAMILIES.get(type);
   if (family === undefined) return failed(unknownFamily(type, own));
@@ -119,6 +133,8 @@ export function initTemplate(name: string): InitResult {
   if (text !== undefined) return { text, notes: [], diagnostics: [] };
   const near = suggest(name, templateNames);
   return failed(
-    error('MOE2055', `there is no template \`${name}\``, { notes: [...near.map((n) => `did you mean \`${n}\`?`), `templates: ${templateNames.join(', ')}`] }),
+    error('MOE2055', `there is no template \`${name}\``, {
+      notes: [...near.map((n) => `did you mean \`${n}\`?`), `templates: ${templateNames.join(', ')}`],
+    }),
   );
 }

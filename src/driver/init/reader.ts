@@ -71,7 +71,11 @@ export function createReader(config: Json): Reader {
   };
   const absent = (names: Names): void => {
     const all = spellings(names);
-    const near = suggest(all[0] ?? '', Object.keys(config).filter((k) => !read.has(k)), 1);
+    const near = suggest(
+      all[0] ?? '',
+      Object.keys(config).filter((k) => !read.has(k)),
+      1,
+    );
     diagnostics.push(
       error('MOE2052', `config.json has no \`${all.join('` or `')}\``, {
         why: 'this size has no default.',
@@ -89,7 +93,10 @@ export function createReader(config: Json): Reader {
     wrong(found.name, `${problem}, not ${show(value)}`);
     return { value: fallback ?? AFTER_ERROR, from: found.name };
   };
-  const whole = (min: number) => (n: number): string | undefined => (Number.isSafeInteger(n) && n >= min ? undefined : `must be a whole number of at least ${min}`);
+  const whole =
+    (min: number) =>
+    (n: number): string | undefined =>
+      Number.isSafeInteger(n) && n >= min ? undefined : `must be a whole number of at least ${min}`;
   const typed = <T>(names: Names, kind: string, is: (v: unknown) => v is T, fallback: T): Found<T> => {
     const found = find(names);
     if (found === undefined) return defaulted(names, fallback);

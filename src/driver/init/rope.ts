@@ -30,7 +30,14 @@ export function ropeLine(r: Reader, o: RopeOptions): { readonly line: Line; read
   const { text, base, plainScale } = scalingText(r, scaling, dim, o.latent === true);
   const dims = dim !== o.headDim || o.latent === true ? ` dim ${dim}` : '';
   const style = o.style === undefined ? '' : ` ${o.style}`;
-  return { line: line(`rope ${numeral(theta.value * base)}${dims}${style}${text}`, theta.from, scaling === undefined ? undefined : 'rope_scaling'), plainScale };
+  return {
+    line: line(
+      `rope ${numeral(theta.value * base)}${dims}${style}${text}`,
+      theta.from,
+      scaling === undefined ? undefined : 'rope_scaling',
+    ),
+    plainScale,
+  };
 }
 
 interface Scaled {
@@ -44,12 +51,23 @@ function scalingText(r: Reader, s: Json | undefined, dim: number, latent: boolea
   const none: Scaled = { text: '', base: 1, plainScale: false };
   if (s === undefined) return none;
   const number = (name: string): number | undefined => (typeof s[name] === 'number' && Number.isFinite(s[name]) ? s[name] : undefined);
-  for (const name of ['factor', 'original_max_position_embeddings', 'beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim', 'attention_factor', 'alpha']) {
-    if (s[name] !== undefined && s[name] !== null && number(name) === undefined) r.wrong(`rope_scaling.${name}`, `must be a number, not ${JSON.stringify(s[name])}`);
+  for (const name of [
+    'factor',
+    'original_max_position_embeddings',
+    'beta_fast',
+    'beta_slow',
+    'mscale',
+    'mscale_all_dim',
+    'attention_factor',
+    'alpha',
+  ]) {
+    if (s[name] !== undefined && s[name] !== null && number(name) === undefined)
+      r.wrong(`rope_scaling.${name}`, `must be a number, not ${JSON.stringify(s[name])}`);
   }
   const said = s['rope_type'] ?? s['type'];
   const looksLikeYarn = ['beta_fast', 'beta_slow', 'mscale', 'original_max_position_embeddings'].some((k) => number(k) !== undefined);
-  if (said === undefined && looksLikeYarn) r.note('`rope_scaling` does not say its type; its fields are those of YaRN, so it is written as YaRN');
+  if (said === undefined && looksLikeYarn)
+    r.note('`rope_scaling` does not say its type; its fields are those of YaRN, so it is written as YaRN');
   const type = said ?? (looksLikeYarn ? 'yarn' : number('factor') === undefined ? 'default' : undefined);
   if (type === 'default') return none;
   if (type === 'linear') return { ...none, text: ` linear ${numeral(number('factor') ?? 1)}` };

@@ -7,14 +7,14 @@ model my_deepseekmoe {
   vocab 32000
   hidden 512
   context 2048
-  attention mha { heads 8 x 64   rope 10000 }
+  attention mha { heads 8 x 64  rope 10000 }
   layer 0 { ffn swiglu 1408 }
   layers 1..7 {
     moe {
-      experts 64 of swiglu 176   // routed experts; shared ones are not counted
-      active 6                   // of them, for each token
-      shared 2                   // and these for every token
-      router softmax top-k       // add \`renormalize\` to make the weights sum to 1
+      experts 64 of swiglu 176  // routed experts; shared ones are not counted
+      active 6  // of them, for each token
+      shared 2  // and these for every token
+      router softmax top-k  // add \`renormalize\` to make the weights sum to 1
     }
   }
 }
@@ -28,11 +28,11 @@ model my_segmented_moe {
   hidden 512
   context 2048
   depth 8
-  attention mha { heads 8 x 64   rope 10000 }
+  attention mha { heads 8 x 64  rope 10000 }
   moe {
-    segment m 4 of N 16 of swiglu 1408   // 64 experts of width 352
-    active K 2                           // 8 run,
-    shared Ks 1                          // 1 of them always: 7 of 63 are routed
+    segment m 4 of N 16 of swiglu 1408  // 64 experts of width 352
+    active K 2  // 8 run,
+    shared Ks 1  // 1 of them always: 7 of 63 are routed
     router softmax top-k
   }
 }
@@ -45,12 +45,13 @@ model my_v3 {
   vocab 32000
   hidden 512
   context 4096
-  attention mla { heads 8   q-lora 192   kv-lora 128   nope 64   value 64   rope 10000 dim 32 }
+  attention mla { heads 8  q-lora 192  kv-lora 128  nope 64  value 64  rope 10000 dim 32 }
   layer 0 { ffn swiglu 1408 }
   layers 1..7 {
     moe {
-      experts 64 of swiglu 176   active 8   shared 1
-      router sigmoid selection-bias groups 8 keep 4 by top2-sum top-k renormalize add 1e-20 scale 2.5
+      experts 64 of swiglu 176  active 8  shared 1
+      router sigmoid selection-bias groups 8 keep 4 by top2-sum top-k renormalize add 1e-20
+        scale 2.5
     }
   }
 }
@@ -64,7 +65,7 @@ model my_mixtral {
   hidden 512
   context 4096
   depth 8
-  attention gqa { heads 8 x 64   kv 2   rope 1000000 }
+  attention gqa { heads 8 x 64  kv 2  rope 1000000 }
   moe {
     experts 8 of swiglu 1792
     active 2
@@ -122,7 +123,7 @@ model my_dense {
   hidden 512
   context 2048
   depth 8
-  attention mha { heads 8 x 64   rope 10000 }
+  attention mha { heads 8 x 64  rope 10000 }
   ffn swiglu 1408
 }
 `,

@@ -71,7 +71,12 @@ export function deepseekV2(r: Reader): Draft {
     head: lines,
     ...attention,
     overrides: noOverrides(depth),
-    ffns: ffns(r, depth, { router: `softmax${groups} top-k${weights}`, from: `${method.from}; ${norm.from}; ${scale.from}`, shared: 2, firstDense: 0 }),
+    ffns: ffns(r, depth, {
+      router: `softmax${groups} top-k${weights}`,
+      from: `${method.from}; ${norm.from}; ${scale.from}`,
+      shared: 2,
+      firstDense: 0,
+    }),
   };
 }
 
@@ -100,7 +105,8 @@ export function deepseekV3(r: Reader): Draft {
   const interleaved = r.flag('rope_interleave', true);
   const attention = latentAttention(r, interleaved.value);
   const mtp = r.optionalInt('num_nextn_predict_layers');
-  if (mtp !== undefined && mtp.value > 0) r.note('the multi-token prediction module (num_nextn_predict_layers) is left out; plain generation does not use it');
+  if (mtp !== undefined && mtp.value > 0)
+    r.note('the multi-token prediction module (num_nextn_predict_layers) is left out; plain generation does not use it');
   const router = v3Router(r, { groups: 8, keep: 4, scale: 2.5, normalized: true });
   return { head: lines, ...attention, overrides: noOverrides(depth), ffns: ffns(r, depth, { ...router, shared: 1, firstDense: 3 }) };
 }
@@ -135,5 +141,10 @@ export function dots1(r: Reader): Draft {
     qkNorm: { kind: 'head', from: 'always so in this family' },
   });
   const router = v3Router(r, { groups: 1, keep: 1, scale: 1, normalized: false });
-  return { head: lines, ...attention, overrides: windows(r, depth, { layers: 'from-max-window-layers' }), ffns: ffns(r, depth, { ...router, shared: 0, firstDense: 0 }) };
+  return {
+    head: lines,
+    ...attention,
+    overrides: windows(r, depth, { layers: 'from-max-window-layers' }),
+    ffns: ffns(r, depth, { ...router, shared: 0, firstDense: 0 }),
+  };
 }

@@ -45,7 +45,14 @@ export function granite(r: Reader): Draft {
   return { head, ...attention, overrides: none(depth), ffns: Array.from({ length: depth }, () => block) };
 }
 
-const GPT_OSS_YARN = { rope_type: 'yarn', factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 };
+const GPT_OSS_YARN = {
+  rope_type: 'yarn',
+  factor: 32,
+  beta_fast: 32,
+  beta_slow: 1,
+  truncate: false,
+  original_max_position_embeddings: 4096,
+};
 
 /** gpt-oss: sinks, alternating windows, biases everywhere, clamped SwiGLU with gate and up columns in turn. */
 export function gptOss(r: Reader): Draft {
@@ -86,7 +93,13 @@ export function phimoe(r: Reader): Draft {
     extra: headBias.value ? [line('head bias', headBias.from)] : [],
   });
   const bias = r.flag('attention_bias', false);
-  const attention = headsAttention(r, { hidden, depth, theta: 1e6, bias: { parts: bias.value ? 'q k v o' : '', from: bias.from }, kvFallback: 8 });
+  const attention = headsAttention(r, {
+    hidden,
+    depth,
+    theta: 1e6,
+    bias: { parts: bias.value ? 'q k v o' : '', from: bias.from },
+    kvFallback: 8,
+  });
   const jitter = r.real('router_jitter_noise', 0.01);
   r.ignore('input_jitter_noise');
   const block = moeBlock({
@@ -96,7 +109,12 @@ export function phimoe(r: Reader): Draft {
     width: r.int('intermediate_size'),
     router: line(`router sparse-mixer jitter ${numeral(jitter.value)}`, jitter.from),
   });
-  return { head: lines, ...attention, overrides: windows(r, depth, { layers: 'all' }), ffns: Array.from({ length: depth }, () => block) };
+  return {
+    head: lines,
+    ...attention,
+    overrides: windows(r, depth, { layers: 'all' }),
+    ffns: Array.from({ length: depth }, () => block),
+  };
 }
 
 /** Llama 4's text model; what a spec cannot say of its attention is told. */
@@ -112,7 +130,8 @@ export function llama4(r: Reader): Draft {
     kvFallback: 8,
   });
   if (r.flag('use_qk_norm', true).value) r.cannot('use_qk_norm', 'queries and keys are not L2-normalised');
-  if (r.has('attention_chunk_size')) r.cannot('attention_chunk_size', 'attention is not cut into chunks; results differ beyond the first one');
+  if (r.has('attention_chunk_size'))
+    r.cannot('attention_chunk_size', 'attention is not cut into chunks; results differ beyond the first one');
   if (r.flag('attn_temperature_tuning', true).value) r.cannot('attn_temperature_tuning', 'queries of far positions are not scaled');
   const types = r.list('layer_types');
   if (types !== undefined) r.note('`layer_types` (chunked and full attention) are not written');
@@ -124,7 +143,9 @@ export function llama4(r: Reader): Draft {
   // The list says 1 where a layer rotates; without it every fourth layer does not.
   const rotates = r.list('no_rope_layers');
   const given = rotates !== undefined && rotates.length > 0 ? rotates : undefined;
-  const overrides = Array.from({ length: depth }, (_, l) => ((given === undefined ? (l + 1) % 4 !== 0 : given[l] === 1) ? undefined : 'rope none'));
+  const overrides = Array.from({ length: depth }, (_, l) =>
+    (given === undefined ? (l + 1) % 4 !== 0 : given[l] === 1) ? undefined : 'rope none',
+  );
   return {
     head: lines,
     ...attention,
@@ -173,13 +194,29 @@ const llamaLike =
     });
     const mlpBias = r.flag('mlp_bias', false).value ? ' bias' : '';
     const block = dense(activation(r), r.int('intermediate_size'), mlpBias);
-    return { head: lines, ...attention, overrides: windows(r, depth, family.windows), ffns: Array.from({ length: depth }, () => block) };
+    return {
+      head: lines,
+      ...attention,
+      overrides: windows(r, depth, family.windows),
+      ffns: Array.from({ length: depth }, () => block),
+    };
   };
 
 const QWEN_WINDOWS: WindowOptions = { layers: 'from-max-window-layers', optIn: true };
 
-export const llama: (r: Reader) => Draft = llamaLike({ bias: 'q k v o', biasField: 'attention_bias', eps: 1e-6, context: 2048, windows: { layers: 'all' } });
-export const mistral: (r: Reader) => Draft = llamaLike({ bias: '', eps: 1e-6, context: 131_072, windows: { layers: 'all', fallback: 4096 } });
+export const llama: (r: Reader) => Draft = llamaLike({
+  bias: 'q k v o',
+  biasField: 'attention_bias',
+  eps: 1e-6,
+  context: 2048,
+  windows: { layers: 'all' },
+});
+export const mistral: (r: Reader) => Draft = llamaLike({
+  bias: '',
+  eps: 1e-6,
+  context: 131_072,
+  windows: { layers: 'all', fallback: 4096 },
+});
 export const qwen2: (r: Reader) => Draft = llamaLike({ bias: 'q k v', eps: 1e-6, context: 32_768, windows: QWEN_WINDOWS });
 export const qwen3: (r: Reader) => Draft = llamaLike({
   bias: 'q k v o',

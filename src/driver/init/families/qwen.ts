@@ -160,7 +160,16 @@ export function ernie(r: Reader): Draft {
 export function minimaxM2(r: Reader): Draft {
   const { lines, hidden, depth } = headLines(r, { context: 196_608, eps: 1e-6, tied: false });
   const norm = r.flag('use_qk_norm', true);
-  r.ignore('qk_norm_type', 'use_routing_bias', 'use_mtp', 'num_mtp_modules', 'mtp_transformer_layers', 'attn_type_list', 'scoring_func', 'shared_intermediate_size');
+  r.ignore(
+    'qk_norm_type',
+    'use_routing_bias',
+    'use_mtp',
+    'num_mtp_modules',
+    'mtp_transformer_layers',
+    'attn_type_list',
+    'scoring_func',
+    'shared_intermediate_size',
+  );
   const attention = headsAttention(r, {
     hidden,
     depth,
@@ -192,7 +201,15 @@ export function hunyuan(r: Reader): Draft {
     bias: biasOf(r, 'attention_bias', false, 'q k v o'),
     qkNorm: norm.value ? { kind: 'head', from: norm.from } : undefined,
   });
-  r.ignore('use_mixed_mlp_moe', 'num_shared_expert', 'moe_intermediate_size', 'cla_share_factor', 'use_cla', 'moe_layer_num_skipped', 'norm_topk_prob');
+  r.ignore(
+    'use_mixed_mlp_moe',
+    'num_shared_expert',
+    'moe_intermediate_size',
+    'cla_share_factor',
+    'use_cla',
+    'moe_layer_num_skipped',
+    'norm_topk_prob',
+  );
   const network = activation(r);
   const width = r.int('intermediate_size');
   const block = moeBlock({
