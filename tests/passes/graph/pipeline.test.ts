@@ -1,6 +1,7 @@
 /** The whole pipeline: it keeps the value of every graph, whatever is switched off, and reaches the counts it is for. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { createReference } from '../../../src/ir/graph/evaluate/reference.ts';
 import type { Graph } from '../../../src/ir/graph/types.ts';
 import { lowerToGraphs } from '../../../src/lower/model-to-graph.ts';
 import type { LayerSpec, Spec } from '../../../src/model/types.ts';
@@ -11,7 +12,7 @@ import { WEBGPU_BASELINE } from '../../../src/target/types.ts';
 import { moeLayer } from '../../lower/random-specs.ts';
 import { maxDifference } from '../../lower/safetensors.ts';
 import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu } from '../../lower/specs.ts';
-import { apply, DECODE, graphOf, opsOf, options, PREFILL, valueOf } from './support.ts';
+import { apply, DECODE, graphOf, opsOf, options, partWeights, PREFILL, valueOf } from './support.ts';
 
 const BUCKETS: readonly (readonly [string, PassOptions])[] = [['decode', DECODE], ['prefill', PREFILL]];
 
@@ -69,6 +70,24 @@ describe('every pass keeps the value of a graph', () => {
       const most = Math.max(...graph.nodes.map(bindingsOf));
       for (const node of fused.nodes) expect(bindingsOf(node)).toBeLessThanOrEqual(Math.max(most, limits.maxBindings));
     }), RUNS);
+  });
+});
+
+describe('whole models, two calls one after the other', () => {
+  it.each(Object.entries(MODEL_CASES))('%s', (_name, spec) => {
+    const program = lowerToGraphs(spec);
+    const experts = Math.max(1, ...spec.kinds.map((k) => (k.ffn.kind === 'moe' ? k.ffn.experts : 0)));
+    for (const [, opts] of BUCKETS) {
+      for (const off of [[], ['fold-constants']]) {
+        const sections = program.sections.map((g) => optimize(g, { ...opts, disabled: new Set(off) }).graph);
+        const [plain, fused] = [program, { ...program, sections }].map((p) => createReference(p, partWeights(experts), 9));
+        for (const ids of [Uint32Array.of(3, 1, 4, 1, 5), Uint32Array.of(9, 2)]) {
+          const [a, b] = [plain?.run({ ids }).results['y'] ?? [], fused?.run({ ids }).results['y'] ?? []];
+          expect(a.length).toBeGreaterThan(0);
+          expect(maxDifference(a, b) / Math.max(...Array.from(a, Math.abs))).toBeLessThanOrEqual(1e-12);
+        }
+      }
+    }
   });
 });
 
