@@ -77,12 +77,5 @@ export function effectsOf(s: Stmt, outer: readonly StmtOf<'for'>[] = []): readon
   return out;
 }
 
-/** Accesses of the controlling expressions only: the condition of an `if`, the bounds of a `for`. */
-export function headEffects(s: Stmt, outer: readonly StmtOf<'for'>[] = []): readonly Effect[] {
-  const out: Effect[] = [];
-  for (const e of exprsOf(s)) reads(e, { ...TOP, loops: outer }, out);
-  return out;
-}
-
 /** Whether two kinds of access to one cell by different threads need an order between them. */
 export const conflicts = (a: EffectKind, b: EffectKind): boolean => a === b ? a === 'write' : true;

@@ -243,7 +243,9 @@ function compileLoad(e: ExprOf<'load'>, c: Machine, at: Stmt): Code {
         const x = at0[t] as number;
         if (x >= size || x < 0) c.fault('out-of-bounds', `reads ${name}[${x}], which has ${size} cells`, at, t, name, x);
         const cell = perThread ? t * size + x : x;
-        if (written !== undefined && written[cell] === 0) c.fault('uninitialised', `reads ${name}[${x}], which nothing wrote`, at, t, name, x);
+        if (written !== undefined && written[cell] === 0) {
+          c.fault('uninitialised', `reads ${name}[${x}], which nothing wrote`, at, t, name, x);
+        }
         if (races !== undefined) {
           const race = races.touch(READ, cell, t, c.clock);
           if (race !== undefined) c.fault('race', `race on ${name}[${x}]: reads ${race}`, at, t, name, x);

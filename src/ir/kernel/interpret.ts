@@ -260,7 +260,9 @@ class Interpreter implements Machine {
         const t = m.threads[i] as number;
         const x = at0[t] as number;
         if (x >= size) this.fault('out-of-bounds', `updates ${name}[${x}], which has ${size} cells`, s, t, name, x);
-        if (written !== undefined && written[x] === 0) this.fault('uninitialised', `updates ${name}[${x}], which nothing wrote`, s, t, name, x);
+        if (written !== undefined && written[x] === 0) {
+          this.fault('uninitialised', `updates ${name}[${x}], which nothing wrote`, s, t, name, x);
+        }
         const race = races?.touch(UPDATE, x, t, this.clock);
         if (race !== undefined) this.fault('race', `race on ${name}[${x}]: updates ${race}`, s, t, name, x);
         const old = data[x] as number;

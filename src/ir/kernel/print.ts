@@ -73,8 +73,10 @@ export function printHead(s: Stmt): string {
       return `if ${printExpr(s.cond)}`;
     case 'barrier':
       return `barrier ${s.scope}`;
-    case 'atomic':
-      return `${s.result === undefined ? '' : `let ${s.result} = `}atomic.${s.op} ${s.buf.name}[${printExpr(s.index)}], ${printExpr(s.value)}`;
+    case 'atomic': {
+      const result = s.result === undefined ? '' : `let ${s.result} = `;
+      return `${result}atomic.${s.op} ${s.buf.name}[${printExpr(s.index)}], ${printExpr(s.value)}`;
+    }
     case 'note':
       return `// ${s.text.replace(/[^\x20-\x7e]+/g, '?')}`;
     case 'tile.alloc':

@@ -59,7 +59,9 @@ function checkNode(e: Expr, names: Names): string | undefined {
     case 'cast':
       return e.a.ty.lanes === e.ty.lanes ? undefined : 'a cast keeps the number of lanes';
     case 'bitcast':
-      if (!WORDS.has(e.ty.elem) || !WORDS.has(e.a.ty.elem)) return `bitcast from ${e.a.ty.elem} to ${e.ty.elem}: only f32, u32 and i32 share bits`;
+      if (!WORDS.has(e.ty.elem) || !WORDS.has(e.a.ty.elem)) {
+        return `bitcast from ${e.a.ty.elem} to ${e.ty.elem}: only f32, u32 and i32 share bits`;
+      }
       return e.a.ty.lanes === e.ty.lanes ? undefined : 'a bitcast keeps the number of lanes';
     case 'lane':
       if (e.ty.lanes !== 1 || e.ty.elem !== e.a.ty.elem) return `a lane of ${printTy(e.a.ty)} is ${e.a.ty.elem}`;
@@ -68,10 +70,14 @@ function checkNode(e: Expr, names: Names): string | undefined {
       return e.a.ty.lanes === 1 && e.a.ty.elem === e.ty.elem ? undefined : `splat of ${printTy(e.a.ty)} to ${printTy(e.ty)}`;
     case 'pack':
       if (e.args.length !== e.ty.lanes) return `${e.args.length} components packed into ${printTy(e.ty)}`;
-      return e.args.every((a) => a.ty.lanes === 1 && a.ty.elem === e.ty.elem) ? undefined : `components of ${printTy(e.ty)} must be ${e.ty.elem}`;
+      if (e.args.every((a) => a.ty.lanes === 1 && a.ty.elem === e.ty.elem)) return undefined;
+      return `components of ${printTy(e.ty)} must be ${e.ty.elem}`;
     case 'select':
-      if (e.cond.ty.elem !== 'bool' || (e.cond.ty.lanes !== 1 && e.cond.ty.lanes !== e.ty.lanes)) return 'the condition of a select is bool';
-      return sameTy(e.a.ty, e.ty) && sameTy(e.b.ty, e.ty) ? undefined : `select of ${printTy(e.a.ty)} and ${printTy(e.b.ty)} as ${printTy(e.ty)}`;
+      if (e.cond.ty.elem !== 'bool' || (e.cond.ty.lanes !== 1 && e.cond.ty.lanes !== e.ty.lanes)) {
+        return 'the condition of a select is bool';
+      }
+      if (sameTy(e.a.ty, e.ty) && sameTy(e.b.ty, e.ty)) return undefined;
+      return `select of ${printTy(e.a.ty)} and ${printTy(e.b.ty)} as ${printTy(e.ty)}`;
     case 'load':
       if (!sameTy(e.ty, e.buf)) return `a load of ${e.buf.name} is ${printTy(e.buf)}, not ${printTy(e.ty)}`;
       return checkAccess(e.buf, e.index, names);
@@ -86,9 +92,8 @@ function checkNode(e: Expr, names: Names): string | undefined {
 export function checkAccess(buf: Buffer, index: Expr, names: Names): string | undefined {
   const declared = names.buffer(buf.name);
   if (declared === undefined) return `buffer ${buf.name} is neither a parameter nor allocated here`;
-  const same =
-    declared.scope === buf.scope && sameTy(declared, buf) && declared.size === buf.size && (declared.atomic === true) === (buf.atomic === true);
-  if (!same) return `buffer ${buf.name} is used otherwise than it is declared`;
+  const sameShape = declared.scope === buf.scope && sameTy(declared, buf) && declared.size === buf.size;
+  if (!sameShape || (declared.atomic === true) !== (buf.atomic === true)) return `buffer ${buf.name} is used otherwise than it is declared`;
   return index.ty.elem === 'u32' && index.ty.lanes === 1 ? undefined : `an index is u32, not ${printTy(index.ty)}`;
 }
 
@@ -125,7 +130,9 @@ function checkBin(e: ExprOf<'bin'>): string | undefined {
   const lanes = Math.max(a.lanes, b.lanes);
   if (a.lanes !== b.lanes && (!MIXES.has(e.op) || Math.min(a.lanes, b.lanes) !== 1)) return `${what}: operands of different width`;
   if (e.ty.lanes !== lanes) return `${what} as ${printTy(e.ty)}`;
-  if (e.op === '&&' || e.op === '||') return a.elem === 'bool' && e.ty.elem === 'bool' && lanes === 1 ? undefined : `${what}: logic is on bool`;
+  if (e.op === '&&' || e.op === '||') {
+    return a.elem === 'bool' && e.ty.elem === 'bool' && lanes === 1 ? undefined : `${what}: logic is on bool`;
+  }
   if (COMPARE.has(e.op)) {
     const ordered = e.op !== '==' && e.op !== '!=';
     return e.ty.elem === 'bool' && !(ordered && a.elem === 'bool') ? undefined : `${what} as ${printTy(e.ty)}`;

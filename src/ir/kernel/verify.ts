@@ -102,7 +102,9 @@ class Verifier {
   }
 
   #body(body: readonly Stmt[], outer: Scope, uniform = outer.uniform, bound: readonly (readonly [string, Ty])[] = []): void {
-    const scope: Scope = { ...outer, uniform, variables: new Map(outer.variables), buffers: new Map(outer.buffers), tiles: new Map(outer.tiles) };
+    const scope: Scope = {
+      ...outer, uniform, variables: new Map(outer.variables), buffers: new Map(outer.buffers), tiles: new Map(outer.tiles),
+    };
     for (const [name, ty] of bound) scope.variables.set(name, { ty, mutable: false });
     for (const s of body) this.#stmt(s, scope);
   }
@@ -223,7 +225,9 @@ class Verifier {
     }
     const declared = scope.tiles.get(tile.name);
     if (declared === undefined) report(`tile ${tile.name} is not allocated here`);
-    else if (declared.rows !== tile.rows || declared.cols !== tile.cols || declared.count !== tile.count) report(`tile ${tile.name} is used otherwise than it is declared`);
+    else if (declared.rows !== tile.rows || declared.cols !== tile.cols || declared.count !== tile.count) {
+      report(`tile ${tile.name} is used otherwise than it is declared`);
+    }
     if (s.k === 'tile.map') {
       const bound: (readonly [string, Ty])[] = [[s.row, U32], [s.col, U32], ...s.values.map((v): readonly [string, Ty] => [v, F32])];
       if (s.values.length !== tile.count) report(`${s.values.length} values for ${tile.count} accumulators`);

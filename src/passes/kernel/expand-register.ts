@@ -41,7 +41,9 @@ export function multiply(
   return stmts;
 }
 
-export function expandRegister(s: StmtOf<'tile.mainloop'>, layout: TileLayout, fresh: Fresh, written: ReadonlySet<string>): readonly Stmt[] {
+export function expandRegister(
+  s: StmtOf<'tile.mainloop'>, layout: TileLayout, fresh: Fresh, written: ReadonlySet<string>,
+): readonly Stmt[] {
   const step = stepDepth(s);
   const hoisted = new Hoisted(fresh);
   const prepare = (rows: readonly Expr[], view: typeof s.a): readonly RowAccess[] =>

@@ -55,7 +55,7 @@ function stage(view: View, rows: number, bk: number, block: number, fresh: Fresh
     const partial = (i + 1) * block > total;
     const inRange = b.lt(b.add(b.thread, b.u32(i * block)), b.u32(total));
     const guard = view.guard;
-    const guarded = partial && guard !== undefined ? { ...view, guard: b.and(inRange, guard) } : partial ? { ...view, guard: inRange } : view;
+    const guarded = partial ? { ...view, guard: guard === undefined ? inRange : b.and(inRange, guard) } : view;
     return {
       row, q: b.mod(b.thread, b.u32(per)),
       access: rowAccess(guarded, row, hoisted, view.buf.name),

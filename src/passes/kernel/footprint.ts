@@ -81,7 +81,7 @@ export class Footprints {
   /** Whether an access depends on a loop of `crossed`: its variable, or something bound inside it. */
   #varies(x: Effect, crossed: ReadonlySet<string>): boolean {
     if (crossed.size === 0) return false;
-    return someName(x.index, (name) => this.#boundIn(name, crossed)) || x.guards.some((g) => someName(g, (name) => this.#boundIn(name, crossed)));
+    return [x.index, ...x.guards].some((e) => someName(e, (name) => this.#boundIn(name, crossed)));
   }
 
   readonly #inside = new Map<string, ReadonlySet<string>>();

@@ -7,7 +7,7 @@
  * inside it no barrier could help. What cannot be proved apart gets a barrier; the interpreter judges the rest.
  */
 import type { Effect } from '../../ir/kernel/effects.ts';
-import { conflicts, effectsOf, headEffects } from '../../ir/kernel/effects.ts';
+import { conflicts, effectsOf } from '../../ir/kernel/effects.ts';
 import type { Expr, Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { uniformity, writtenNames } from '../../ir/kernel/uniformity.ts';
 import { exprKey, someExpr } from '../../ir/kernel/walk.ts';
@@ -73,15 +73,16 @@ class BarrierPass {
     return body.flatMap((s): Node[] => {
       if (s.k === 'barrier') return [{ k: 'barrier', stmt: s, derived: false }];
       if (s.k === 'if' && uniform(s)) {
-        const head = this.#head(s, loops);
-        return [...head, { k: 'if', stmt: s, then: this.#build(s.then, loops, uniform), else: this.#build(s.else, loops, uniform) }];
+        // Uniform conditions and bounds read nothing that the kernel writes: they are no accesses.
+        return [{ k: 'if', stmt: s, then: this.#build(s.then, loops, uniform), else: this.#build(s.else, loops, uniform) }];
       }
       if (s.k === 'for' && uniform(s)) {
         const from = this.#footprints.constant(s.from);
         const to = this.#footprints.constant(s.to);
         const trips = from === undefined || to === undefined ? undefined : Math.ceil((to - from) / s.step);
         const inner = this.#build(s.body, [...loops, s], uniform);
-        return [{ k: 'loop', stmt: s, body: inner, mayBeEmpty: trips === undefined || trips <= 0, repeats: trips === undefined || trips > 1 }];
+        const mayBeEmpty = trips === undefined || trips <= 0;
+        return [{ k: 'loop', stmt: s, body: inner, mayBeEmpty, repeats: trips === undefined || trips > 1 }];
       }
       return this.#split(s, loops).map((stmt) => ({ k: 'piece', stmt, effects: this.#accesses(effectsOf(stmt, loops)) }));
     });
@@ -104,12 +105,6 @@ class BarrierPass {
     };
     const split = { ...s, index: bind(s.index, 'at'), value: bind(s.value, 'value') };
     return [...stmts, split];
-  }
-
-  /** Uniform conditions read nothing that is written; kept for explicitness should that change. */
-  #head(s: Stmt, loops: readonly StmtOf<'for'>[]): Node[] {
-    const effects = this.#accesses(headEffects(s, loops));
-    return effects.length === 0 ? [] : [{ k: 'piece', stmt: { k: 'note', text: '' }, effects }];
   }
 
   // ---------------------------------------------------------------- conflicts
@@ -253,7 +248,6 @@ const rebuild = (nodes: readonly Node[]): readonly Stmt[] =>
   nodes.flatMap((n): readonly Stmt[] => {
     switch (n.k) {
       case 'piece':
-        return n.stmt.k === 'note' && n.stmt.text === '' ? [] : [n.stmt];
       case 'barrier':
         return [n.stmt];
       case 'if':

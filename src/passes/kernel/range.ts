@@ -56,8 +56,10 @@ export function rangeOf(e: Expr, r: Ranges): Range {
           return { lo: 0, hi: Math.min(a.hi, Math.max(0, b.hi - 1)) };
         case '&':
           return { lo: 0, hi: Math.min(a.hi, b.hi) };
-        case '>>':
-          return e.b.k === 'const' && e.b.value < 32 ? { lo: Math.floor(a.lo / 2 ** e.b.value), hi: Math.floor(a.hi / 2 ** e.b.value) } : FULL;
+        case '>>': {
+          if (e.b.k !== 'const' || e.b.value >= 32) return FULL;
+          return { lo: Math.floor(a.lo / 2 ** e.b.value), hi: Math.floor(a.hi / 2 ** e.b.value) };
+        }
         case '<<':
           return e.b.k === 'const' && e.b.value < 32 ? within(a.lo * 2 ** e.b.value, a.hi * 2 ** e.b.value) : FULL;
         case 'min':

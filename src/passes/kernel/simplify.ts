@@ -4,7 +4,7 @@
  */
 import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Kernel, Stmt } from '../../ir/kernel/types.ts';
-import { exprsOf, mapExprsOf, mapStmts, substitute, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
+import { mapExprsOf, mapStmts, substitute, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
 import { rangeOf } from './range.ts';
 import type { Range, Ranges } from './range.ts';
 import { simplifyExpr } from './simplify-expr.ts';
@@ -81,14 +81,13 @@ function dropUnused(body: readonly Stmt[]): readonly Stmt[] {
     visitExprs(now, (e) => {
       if (e.k === 'var') used.add(e.name);
     });
-    // An assignment alone keeps nothing alive, except what a loop carries: that reads it.
-    const isDead = (s: Stmt): boolean => (s.k === 'let' || s.k === 'var' || s.k === 'assign') && !used.has(s.name) && !exprsOf(s).some(hasEffect);
+    // An assignment alone keeps nothing alive; a variable that a loop carries is read there.
+    const isDead = (s: Stmt): boolean => (s.k === 'let' || s.k === 'var' || s.k === 'assign') && !used.has(s.name);
+    const doesNothing = (s: Stmt): boolean =>
+      s.k === 'if' ? isEmpty(s.then) && isEmpty(s.else) : s.k === 'for' ? isEmpty(s.body) : isDead(s);
     let dropped = false;
     for (const s of walkStmts(now)) dropped ||= isDead(s);
     if (!dropped) return now;
-    now = mapStmts(now, (s) => (isDead(s) ? [] : s.k === 'if' && isEmpty(s.then) && isEmpty(s.else) ? [] : s.k === 'for' && isEmpty(s.body) ? [] : [s]));
+    now = mapStmts(now, (s) => (doesNothing(s) ? [] : [s]));
   }
 }
-
-/** Subgroup operations talk to other threads. */
-const hasEffect = (e: Expr): boolean => e.k === 'subgroup';

@@ -165,7 +165,7 @@ describe('insertBarriers', () => {
     expect(count(whole(true))).toBe(0);
     const memory = { a: Float32Array.from({ length: 8 }, (_, i) => i), rows: Uint32Array.of(3, 1, 0, 2), out: new Float32Array(16) };
     interpret(whole(true), { grid: [1, 1, 1], memory });
-    expect(memory.out[3 * 4 + 1]).toBe(0 * 2 + 1 * 3);
+    expect(memory.out[3 * 4 + 1]).toBe(3);
   });
 
   it('takes a statement apart whose threads meet in it', () => {
