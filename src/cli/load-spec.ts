@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { renderText, summary, toJson } from '../diagnostics/render.ts';
 import type { Diagnostic } from '../diagnostics/types.ts';
 import { chooseUnit, type Frontend, readSpecs } from '../driver/frontend.ts';
-import type { Spec } from '../model/types.ts';
+import type { Spec } from '../driver/analysis.ts';
 import { CommandError, EXIT, type Io, Reported } from './io.ts';
 
 export interface SpecFile {

@@ -1,15 +1,24 @@
-/** Run as a process of its own: prints the WebGPU adapter that Dawn finds, or exits with 3. */
-import { activateSoftwareDriver } from '../runtime/node/software-driver.ts';
+/** Run as a process of its own: prints what Dawn's WebGPU adapter is, as JSON, or exits with 3. */
+import { nodeGpu } from '../runtime/node/gpu.ts';
 
-activateSoftwareDriver();
 try {
-  const { create } = await import('webgpu');
-  const gpu = create([]);
-  // Dawn crashes if its instance is collected while it works.
-  Object.assign(globalThis, { moecGpu: gpu });
-  const adapter = await gpu.requestAdapter();
+  // Dawn's adapter has all of the standard's; the runtime's own types name only what it needs.
+  const adapter = (await (await nodeGpu()).requestAdapter()) as unknown as GPUAdapter | null;
   if (adapter === null) process.exit(3);
-  process.stdout.write(`${adapter.info.description || adapter.info.device || adapter.info.vendor || 'unnamed adapter'}\n`);
+  const { info, limits, features } = adapter;
+  const facts = {
+    description: info.description || info.device || info.vendor || 'unnamed adapter',
+    vendor: info.vendor,
+    features: [...features].sort(),
+    limits: {
+      maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+      maxBufferSize: limits.maxBufferSize,
+      maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
+      maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+      maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
+    },
+  };
+  process.stdout.write(`${JSON.stringify(facts)}\n`);
   process.exit(0);
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);

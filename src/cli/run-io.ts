@@ -1,6 +1,6 @@
 /** Tensors in and out of `moec run`: input_ids of a model; x and token_ids of a layer; logits or y, and the trace. */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
-import type { Spec } from '../model/types.ts';
+import type { Spec } from '../driver/analysis.ts';
 import { type NewTensor, writeSafetensors } from '../runtime/core/safetensors.ts';
 import { readF32, readI32, type TensorSet } from '../runtime/core/tensors.ts';
 import { CommandError, EXIT } from './io.ts';

@@ -11,12 +11,23 @@ import { driverHome } from '../runtime/node/software-driver.ts';
 
 type Say = (text: string) => void;
 
-/** Describes the adapter Dawn finds, asked in a child process: a broken driver must not take this one down. */
-export function probeAdapter(): string | undefined {
+export interface AdapterFacts {
+  readonly description: string;
+  readonly vendor: string;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+/** The adapter Dawn finds, asked in a child process: a broken driver must not take this one down. */
+export function describeAdapter(): AdapterFacts | undefined {
   const script = join(dirname(fileURLToPath(import.meta.url)), 'probe-adapter.js');
   const run = spawnSync(process.execPath, [script], { encoding: 'utf8', timeout: 60_000 });
-  return run.status === 0 ? run.stdout.trim() : undefined;
+  if (run.status !== 0) return undefined;
+  const facts: AdapterFacts = JSON.parse(run.stdout);
+  return facts;
 }
+
+export const probeAdapter = (): string | undefined => describeAdapter()?.description;
 
 function osRelease(): Map<string, string> {
   if (!existsSync('/etc/os-release')) return new Map();

@@ -38,7 +38,7 @@ const elementCount = (shape: readonly Dim[], slots: number): Size =>
 function bufferOf(value: Value, slots: number): { readonly elem: Elem; readonly size: Size } | undefined {
   if (value.type.kind === 'plan') {
     const { experts, slots: own, mode, tileRows } = value.type;
-    return mode === 'direct' ? undefined : { elem: 'u32', size: planSize(experts, own, tileRows) };
+    return mode === 'direct' ? undefined : { elem: 'u32', size: planSize({ experts, slots: own, tileRows }) };
   }
   return { elem: value.type.dtype, size: elementCount(value.type.shape, slots) };
 }
@@ -53,11 +53,11 @@ const groupOf = (node: Node, section: string): Step['group'] => {
   return names.some((n) => /router|expert|shared|gate/.test(n)) ? 'moe' : 'dense';
 };
 
-/** The value an operand of a launch names: an operand or a result of the node. */
+/** The value an operand of a launch names: an operand or a result of the node; `…Out` is a result that shares an operand's name. */
 function valueFor(node: Node, name: string): Value {
   const ins = new Map(operands(node));
   const outs = new Map(results(node));
-  const found = name.startsWith('out.') ? outs.get(name.slice(4)) : (ins.get(name) ?? outs.get(name));
+  const found = ins.get(name) ?? outs.get(name) ?? (name.endsWith('Out') ? outs.get(name.slice(0, -3)) : undefined);
   if (found === undefined) throw new Error(`${node.op} has no operand or result ${name}`);
   return found;
 }

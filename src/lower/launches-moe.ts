@@ -16,6 +16,11 @@ function planOf(value: Value): PlanType {
   return value.type;
 }
 
+const planned = (value: Value): k.Planned => {
+  const { experts, slots, mode, tileRows } = planOf(value);
+  return { experts, slots, mode, tileRows };
+};
+
 function routeSource(node: NodeOf<'moe.route'>): k.RouteProblem['source'] {
   const { x, gate, gateBias, normWeight, normBias, sharedGate, logits } = node.ins;
   if (logits !== undefined) return { kind: 'logits' };
@@ -76,16 +81,16 @@ export function moeLaunches(node: MoeNode, ctx: LaunchContext): LaunchGroup {
       return node.attrs.mode === 'direct' ? { launches: [], scratch: [] } : one(k.plan(node.attrs, undefined, caps));
     case 'moe.permute': {
       const { plan, x } = node.ins;
-      return one(k.permute({ ...planOf(plan), width: numberDim(x, -1) }, undefined, caps));
+      return one(k.permute({ ...planned(plan), dim: numberDim(x, -1) }, undefined, caps));
     }
     case 'moe.grouped_linear':
       return one(groupedLaunch(node, ctx));
     case 'moe.combine': {
       const { x, plan, weights, shared, sharedGate, residual } = node.ins;
       const problem = {
-        ...planOf(plan),
-        width: numberDim(x, -1),
-        weighted: weights !== undefined,
+        ...planned(plan),
+        n: numberDim(x, -1),
+        weights: weights !== undefined,
         shared: shared !== undefined,
         sharedGate: sharedGate !== undefined,
         scale: node.attrs.scale,

@@ -1,24 +1,13 @@
 /** `moec analyze FILE` */
-import { analyze, analyzeText, defaultTokens } from '../../model/index.ts';
-import { CommandError, EXIT, makeIo, type CommonOptions } from '../io.ts';
+import { analyze, analyzeText, defaultTokens } from '../../driver/analysis.ts';
+import { EXIT, makeIo, type CommonOptions } from '../io.ts';
 import { loadSpec } from '../load-spec.ts';
+import { positiveInteger } from '../numbers.ts';
 
 interface Options extends CommonOptions {
   readonly tokens?: string;
   readonly unit?: string;
 }
-
-/** A positive whole number of a command-line option. */
-export function positiveInteger(text: string, option: string): number {
-  const n = Number(text);
-  if (!/^\d+$/.test(text) || n < 1 || !Number.isSafeInteger(n)) {
-    throw new CommandError(EXIT.usage, `${option} takes a positive whole number, not ${JSON.stringify(text)}`);
-  }
-  return n;
-}
-
-/** `1,8,512` */
-export const integerList = (text: string, option: string): readonly number[] => text.split(',').map((t) => positiveInteger(t.trim(), option));
 
 export function run(args: readonly string[], options: Options): number {
   const io = makeIo(options);

@@ -1,7 +1,7 @@
 /** `moec fmt [--check] FILE…` */
 import { renameSync, statSync, writeFileSync } from 'node:fs';
 import { renderText, toJson } from '../../diagnostics/render.ts';
-import { format } from '../../parser/index.ts';
+import { format } from '../../driver/text.ts';
 import { countErrors, EXIT, makeIo, type CommonOptions } from '../io.ts';
 import { readText } from '../load-spec.ts';
 

@@ -14,6 +14,8 @@ const valueElem = (elem: Elem): string => (isPacked(elem) ? 'f32' : elem);
 const ty = (t: Ty): string => (t.lanes === 1 ? valueElem(t.elem) : `vec${t.lanes}<${valueElem(t.elem)}>`);
 const scalarField = (name: ScalarName): string => name.replace('.', '_');
 
+const MAX_F32 = 3.4028234663852886e38;
+
 /** Shortest decimal that reads back as the same f32. */
 export function f32Literal(value: number): string {
   const x = Math.fround(value);
@@ -22,7 +24,8 @@ export function f32Literal(value: number): string {
   let text = String(x);
   for (let digits = 1; digits <= 9; digits++) {
     const short = x.toPrecision(digits);
-    if (Math.fround(Number(short)) === x) {
+    // A decimal beyond the largest f32 is refused even where it rounds to it.
+    if (Math.fround(Number(short)) === x && Math.abs(Number(short)) <= MAX_F32) {
       text = String(Number(short));
       break;
     }

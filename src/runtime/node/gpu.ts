@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { NoWebGPUError } from '../core/errors.ts';
 import type { GpuEntry } from '../webgpu/gpu-types.ts';
+import { activateSoftwareDriver } from './software-driver.ts';
 
 /** Dawn's instance must stay reachable as long as the process lives: collected, it takes the process with it. */
 const KEY = Symbol.for('moec.gpu');
@@ -37,6 +38,7 @@ async function importWebGpu(): Promise<unknown> {
 export async function nodeGpu(flags: readonly string[] = []): Promise<GpuEntry> {
   const held: unknown = Reflect.get(globalThis, KEY);
   if (isEntry(held)) return held;
+  activateSoftwareDriver();
   const module = await importWebGpu();
   if (!isPackage(module)) throw new NoWebGPUError('the package webgpu is not the one of npm that wraps Dawn', { fix: 'npm install webgpu@0.6' });
   const gpu = module.create([...flags]);

@@ -1,0 +1,54 @@
+/** `moec doctor` */
+import { spawnSync } from 'node:child_process';
+import { EXIT, makeIo, type CommonOptions } from '../io.ts';
+import { describeAdapter, setupDriver } from '../setup-driver.ts';
+
+interface Options extends CommonOptions {
+  readonly installDriver?: boolean;
+  readonly optional?: boolean;
+}
+
+interface Finding {
+  readonly what: string;
+  readonly value: string;
+  readonly ok: boolean;
+  readonly fix?: string;
+}
+
+function nodeFinding(): Finding {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  const ok = major > 20 || (major === 20 && minor >= 19);
+  return { what: 'Node', value: process.versions.node, ok, ...(ok ? {} : { fix: 'moec needs Node 20.19 or newer' }) };
+}
+
+function toolFinding(what: string, command: string, args: readonly string[], pattern: RegExp, fix: string): Finding {
+  const run = spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 });
+  const found = run.status === 0 ? (pattern.exec(run.stdout)?.[1] ?? 'found') : undefined;
+  return found === undefined ? { what, value: 'not found', ok: true, fix } : { what, value: found, ok: true };
+}
+
+export function run(_args: readonly string[], options: Options): number {
+  const io = makeIo(options);
+  if (options.installDriver === true) setupDriver(io.say);
+  const adapter = describeAdapter();
+  const findings: Finding[] = [
+    nodeFinding(),
+    adapter === undefined
+      ? { what: 'WebGPU adapter', value: 'none', ok: false, fix: 'moec doctor --install-driver fetches a software driver; `--target reference` runs without one' }
+      : { what: 'WebGPU adapter', value: adapter.description, ok: true },
+    ...(adapter === undefined
+      ? []
+      : [
+          { what: '  features', value: adapter.features.join(' ') || 'none', ok: true },
+          ...Object.entries(adapter.limits).map(([what, value]) => ({ what: `  ${what}`, value: String(value), ok: true })),
+        ]),
+    toolFinding('CUDA compiler', 'nvcc', ['--version'], /release ([\d.]+)/, 'needed for the cuda target only'),
+    toolFinding('NVIDIA GPU', 'nvidia-smi', ['--query-gpu=name', '--format=csv,noheader'], /^(.+)$/m, 'needed for the cuda target only'),
+  ];
+  if (io.json) io.emit({ findings, adapter: adapter ?? null });
+  else {
+    const width = Math.max(...findings.map((f) => f.what.length));
+    for (const f of findings) io.out(`${f.ok ? 'ok ' : 'NO '} ${f.what.padEnd(width)}  ${f.value}${f.fix === undefined ? '' : `  (${f.fix})`}`);
+  }
+  return adapter === undefined && options.optional !== true ? EXIT.noDevice : EXIT.ok;
+}

@@ -1,0 +1,65 @@
+/** `moec dump FILE --stage …` */
+import { stableJson } from '../../base/hash.ts';
+import { compileSpec, lowerSpec, PASS_NAMES } from '../../driver/compile.ts';
+import { printGraph, printKernel } from '../../driver/print.ts';
+import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.ts';
+import { loadSpec, readSpecFile } from '../load-spec.ts';
+import { disabledPasses } from '../passes-option.ts';
+
+interface Options extends CommonOptions {
+  readonly stage: 'ast' | 'model' | 'graph' | 'kernels' | 'wgsl' | 'cuda' | 'manifest';
+  readonly after?: string;
+  readonly bucket: 'decode' | 'prefill';
+  readonly unit?: string;
+}
+
+const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
+
+/** The passes after the named one, which are left out. */
+function passesAfter(name: string): readonly string[] {
+  if (name === 'lower') return PASS_NAMES;
+  const at = PASS_NAMES.indexOf(name);
+  if (at < 0) throw new CommandError(EXIT.usage, `there is no pass ${JSON.stringify(name)}`, { fix: `one of lower, ${PASS_NAMES.join(', ')}` });
+  return PASS_NAMES.slice(at + 1);
+}
+
+function dumpGraph(io: Io, options: Options, path: string): void {
+  const { spec } = loadSpec(io, path, options.unit);
+  const disabled = new Set([...disabledPasses(), ...(options.after === undefined ? [] : passesAfter(options.after))]);
+  const { reports } = lowerSpec(spec, { disabled });
+  const wanted = reports.filter((r) => (options.bucket === 'decode') === (r.maxTokens !== undefined));
+  const shown = wanted.length > 0 ? wanted : reports;
+  if (io.json) io.emit(shown.map((r) => r.graph));
+  else io.out(shown.map((r) => printGraph(r.graph)).join('\n\n'));
+}
+
+export function run(args: readonly string[], options: Options): number {
+  const io = makeIo(options);
+  const path = args[0] ?? '';
+  if (options.stage === 'ast') {
+    const file = readSpecFile(path);
+    io.out(pretty(file.front.ast ?? null));
+    return file.front.diagnostics.some((d) => d.severity === 'error') ? EXIT.diagnostics : EXIT.ok;
+  }
+  if (options.stage === 'cuda') throw new CommandError(EXIT.usage, 'this version compiles for webgpu only', { fix: '--stage wgsl' });
+  if (options.stage === 'graph') {
+    dumpGraph(io, options, path);
+    return EXIT.ok;
+  }
+  const { spec } = loadSpec(io, path, options.unit);
+  if (options.stage === 'model') {
+    io.out(pretty(spec));
+    return EXIT.ok;
+  }
+  const compiled = compileSpec(spec, { disabled: disabledPasses() });
+  if (options.stage === 'manifest') io.out(io.json ? stableJson(compiled.manifest) : pretty(compiled.manifest));
+  else if (options.stage === 'wgsl') {
+    if (io.json) io.emit(compiled.texts);
+    else io.out([...compiled.texts].map(([file, text]) => `// ${file}\n${text}`).join('\n'));
+  } else {
+    const kernels = compiled.kernels.kernels.map((k) => k.source);
+    if (io.json) io.emit(kernels);
+    else io.out(kernels.map(printKernel).join('\n\n'));
+  }
+  return EXIT.ok;
+}
