@@ -34,8 +34,8 @@ const ALIGNMENT_SLACK = 0.035;
 
 /**
  * How many standard FFNs (8 d² parameters: SwiGLU of width 8d/3, or two matrices of width 4d) a layer activates, nominally:
- * the whole number that its width stands for where one is within the alignment slack, else the true ratio. In the paper's own
- * notation the ratio needs no rounding but that of one standard expert: mK experts of 1/m each are K standard ones.
+ * the whole number that its width stands for where one is within the alignment slack, else the true ratio.
+ * 6 + 2 experts of 1408 at d = 2048 are 2.06 of them and count as 2, as in the paper.
  */
 export function standardFfns(ffn: LayerFfn, hidden: number): number {
   const ratio = activeFfnMatrices(ffn, hidden) / (8 * hidden * hidden);

@@ -109,6 +109,18 @@ describe('fields', () => {
     });
     expect(moeOf(specFrom({ ...PUBLISHED['ERNIE-4.5-21B-A3B'] })).router.renormalize).toEqual({ p: 1, eps: 1e-12, epsMode: 'clamp' });
   });
+  it('DeepSeek and V2 renormalise two weights and more, V2 without its scale', () => {
+    const v2 = { ...golden('tiny_deepseek_v2_lite'), norm_topk_prob: true, routed_scaling_factor: 16 };
+    expect(moeOf(specFrom(v2)).router).toMatchObject({ scale: 1, renormalize: { eps: 1e-20 } });
+    const one = moeOf(specFrom({ ...v2, num_experts_per_tok: 1 })).router;
+    expect([one.scale, one.renormalize]).toEqual([16, undefined]);
+    const v1 = golden('tiny_deepseekmoe_v1');
+    expect(moeOf(specFrom({ ...v1, norm_topk_prob: true })).router.renormalize?.eps).toBe(1e-20);
+    expect(pattern(specFrom({ ...v1, n_routed_experts: null }))).toBe('dd');
+  });
+  it('a field that is wrong is told about once', () => {
+    expect(codes({ ...v3, num_experts_per_tok: 'x', max_position_embeddings: [] })).toEqual(['MOE2053', 'MOE2053']);
+  });
   it('absence, null and zero are three things', () => {
     const { q_lora_rank: _q, n_shared_experts: _n, ...bare } = v3;
     const attention = specFrom(bare).kinds[0]?.attention;

@@ -66,7 +66,6 @@ export const dense = (network: string, width: Found<number>, suffix = ''): Block
 
 export interface HeadsOptions {
   readonly hidden: number;
-  readonly depth: number;
   readonly theta: number;
   /** Which projections have biases. */
   readonly bias: { readonly parts: string; readonly from: string };

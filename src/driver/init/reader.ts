@@ -55,6 +55,10 @@ const AFTER_ERROR = 1;
 export function createReader(config: Json): Reader {
   const read = new Set<string>();
   const diagnostics: Diagnostic[] = [];
+  /** A field that is read twice is told about once. */
+  const tell = (d: Diagnostic): void => {
+    if (!diagnostics.some((other) => other.message === d.message)) diagnostics.push(d);
+  };
   const notes: string[] = [];
   const spellings = (names: Names): readonly string[] => (typeof names === 'string' ? [names] : names);
   const find = (names: Names): { readonly name: string; readonly value: unknown } | undefined => {
@@ -67,7 +71,7 @@ export function createReader(config: Json): Reader {
     return found;
   };
   const wrong: Reader['wrong'] = (field, message) => {
-    diagnostics.push(error('MOE2053', `\`${field}\` in config.json ${message}`));
+    tell(error('MOE2053', `\`${field}\` in config.json ${message}`));
   };
   const absent = (names: Names): void => {
     const all = spellings(names);
@@ -76,7 +80,7 @@ export function createReader(config: Json): Reader {
       Object.keys(config).filter((k) => !read.has(k)),
       1,
     );
-    diagnostics.push(
+    tell(
       error('MOE2052', `config.json has no \`${all.join('` or `')}\``, {
         why: 'this size has no default.',
         notes: near.map((n) => `did you mean \`${all[0]}\` where it says \`${n}\`?`),
@@ -113,7 +117,7 @@ export function createReader(config: Json): Reader {
   const cannot: Reader['cannot'] = (field, effect) => {
     read.add(field);
     const said = Object.hasOwn(config, field) ? ` (${show(config[field])})` : '';
-    diagnostics.push(warning('MOE2054', `a spec cannot express \`${field}\`${said}, so ${effect}`));
+    tell(warning('MOE2054', `a spec cannot express \`${field}\`${said}, so ${effect}`));
   };
   return {
     int,

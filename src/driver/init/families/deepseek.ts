@@ -12,11 +12,14 @@ interface Routed {
   readonly from: string;
   readonly shared: number;
   readonly firstDense: number;
+  /** Every layer is dense. */
+  readonly dense?: boolean;
 }
 
 function ffns(r: Reader, depth: number, routed: Routed): Draft['ffns'] {
   const network = activation(r);
-  const sparse = deepseekPattern(r, routed.firstDense);
+  const pattern = deepseekPattern(r, routed.firstDense);
+  const sparse = routed.dense === true ? (): boolean => false : pattern;
   return perLayer(
     depth,
     sparse,
@@ -37,18 +40,26 @@ function ffns(r: Reader, depth: number, routed: Routed): Draft['ffns'] {
 export function deepseek(r: Reader): Draft {
   const { lines, hidden, depth } = headLines(r, { context: 2048, eps: 1e-6, tied: false });
   const bias = r.flag('attention_bias', false);
-  const attention = headsAttention(r, { hidden, depth, theta: 10_000, bias: { parts: bias.value ? 'q k v o' : '', from: bias.from } });
+  const attention = headsAttention(r, { hidden, theta: 10_000, bias: { parts: bias.value ? 'q k v o' : '', from: bias.from } });
   const score = r.text('scoring_func', 'softmax');
   if (score.value !== 'softmax' && score.value !== 'sigmoid') r.cannot('scoring_func', 'softmax is written, which is another router');
   const norm = r.flag('norm_topk_prob', false);
   const scale = r.real('routed_scaling_factor', 1);
   const word = score.value === 'sigmoid' ? 'sigmoid' : 'softmax';
-  const router = `${word} top-k${norm.value ? ' renormalize add 1e-20' : ''}${scaleText(scale)}`;
+  const dense = !r.has('n_routed_experts');
+  // One weight alone is never renormalised in this family's code.
+  const renormalize = norm.value && !dense && r.int(ACTIVE).value > 1 ? ' renormalize add 1e-20' : '';
   return {
     head: lines,
     ...attention,
     overrides: noOverrides(depth),
-    ffns: ffns(r, depth, { router, from: `${score.from}; ${norm.from}`, shared: 0, firstDense: 0 }),
+    ffns: ffns(r, depth, {
+      router: `${word} top-k${renormalize}${scaleText(scale)}`,
+      from: `${score.from}; ${norm.from}`,
+      shared: 0,
+      firstDense: 0,
+      dense,
+    }),
   };
 }
 
@@ -65,8 +76,8 @@ export function deepseekV2(r: Reader): Draft {
   r.ignore('n_group', 'topk_group');
   const norm = r.flag('norm_topk_prob', false);
   const scale = r.real('routed_scaling_factor', 1);
-  // In this family's code renormalising replaces the scaling.
-  const weights = norm.value ? ' renormalize add 1e-20' : scaleText(scale);
+  // In this family's code renormalising replaces the scaling, and one weight alone is not renormalised.
+  const weights = norm.value && r.int(ACTIVE).value > 1 ? ' renormalize add 1e-20' : scaleText(scale);
   return {
     head: lines,
     ...attention,
@@ -117,7 +128,6 @@ export function glm4Moe(r: Reader): Draft {
   const norm = r.flag('use_qk_norm', false);
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 10_000,
     bias: { parts: bias.value ? 'q k v' : '', from: bias.from },
     qkNorm: norm.value ? { kind: 'head', from: norm.from } : undefined,
@@ -135,7 +145,6 @@ export function dots1(r: Reader): Draft {
   const bias = r.flag('attention_bias', false);
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 10_000,
     bias: { parts: bias.value ? 'q k v o' : '', from: bias.from },
     qkNorm: { kind: 'head', from: 'always so in this family' },

@@ -20,7 +20,6 @@ export function granite(r: Reader): Draft {
   const bias = r.flag('attention_bias', false);
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 10_000,
     bias: { parts: bias.value ? 'q k v o' : '', from: bias.from },
     scale: r.real('attention_multiplier', 1),
@@ -61,7 +60,6 @@ export function gptOss(r: Reader): Draft {
   r.ignore('initial_context_length', 'hidden_act');
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 150_000,
     bias: { parts: bias.value ? 'q k v o' : '', from: bias.from },
     extra: [line('sinks', 'always so in this family')],
@@ -95,7 +93,6 @@ export function phimoe(r: Reader): Draft {
   const bias = r.flag('attention_bias', false);
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 1e6,
     bias: { parts: bias.value ? 'q k v o' : '', from: bias.from },
     kvFallback: 8,
@@ -123,7 +120,6 @@ export function llama4(r: Reader): Draft {
   const bias = r.flag('attention_bias', false);
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 500_000,
     bias: { parts: bias.value ? 'q k v o' : '', from: bias.from },
     style: 'interleaved',
@@ -135,7 +131,14 @@ export function llama4(r: Reader): Draft {
   if (r.flag('attn_temperature_tuning', true).value) r.cannot('attn_temperature_tuning', 'queries of far positions are not scaled');
   const types = r.list('layer_types');
   if (types !== undefined) r.note('`layer_types` (chunked and full attention) are not written');
-  r.ignore('attention_chunk_size', 'floor_scale', 'attn_scale', 'for_llm_compressor', 'no_rope_layer_interval');
+  r.ignore(
+    'intermediate_size_mlp',
+    'attention_chunk_size',
+    'floor_scale',
+    'attn_scale',
+    'for_llm_compressor',
+    'no_rope_layer_interval',
+  );
   const network = activation(r);
   const step = r.int('interleave_moe_layer_step', { fallback: 1 }).value;
   const listed = r.list('moe_layers');
@@ -187,7 +190,6 @@ const llamaLike =
     const parts = flag === undefined ? family.bias : flag.value ? family.bias : '';
     const attention = headsAttention(r, {
       hidden,
-      depth,
       theta: 10_000,
       bias: { parts, from: flag?.from ?? 'always so in this family' },
       qkNorm: family.qkNorm === true ? { kind: 'head', from: 'always so in this family' } : undefined,

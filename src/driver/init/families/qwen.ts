@@ -13,7 +13,7 @@ const biasOf = (r: Reader, name: string, fallback: boolean, parts: string): { re
 
 export function mixtral(r: Reader): Draft {
   const { lines, hidden, depth } = headLines(r, { context: 131_072, eps: 1e-5, tied: false });
-  const attention = headsAttention(r, { hidden, depth, theta: 1e6, bias: { parts: '', from: '' }, kvFallback: 8 });
+  const attention = headsAttention(r, { hidden, theta: 1e6, bias: { parts: '', from: '' }, kvFallback: 8 });
   const network = activation(r);
   r.ignore('router_jitter_noise');
   return {
@@ -39,7 +39,7 @@ export function mixtral(r: Reader): Draft {
 /** Qwen2-MoE: biases on q, k, v; one shared expert behind a sigmoid gate. */
 export function qwen2Moe(r: Reader): Draft {
   const { lines, hidden, depth } = headLines(r, { context: 32_768, eps: 1e-6, tied: false });
-  const attention = headsAttention(r, { hidden, depth, theta: 10_000, bias: biasOf(r, 'qkv_bias', true, 'q k v') });
+  const attention = headsAttention(r, { hidden, theta: 10_000, bias: biasOf(r, 'qkv_bias', true, 'q k v') });
   const network = activation(r);
   const norm = r.flag('norm_topk_prob', false);
   const sparse = qwenPattern(r);
@@ -70,7 +70,6 @@ export function qwen3Moe(r: Reader): Draft {
   const { lines, hidden, depth } = headLines(r, { context: 32_768, eps: 1e-6, tied: false });
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 10_000,
     bias: biasOf(r, 'attention_bias', false, 'q k v o'),
     qkNorm: { kind: 'head', from: 'always so in this family' },
@@ -105,7 +104,6 @@ export function olmoe(r: Reader): Draft {
   r.ignore('clip_qkv');
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 10_000,
     bias: biasOf(r, 'attention_bias', false, 'q k v o'),
     qkNorm: { kind: 'full', from: 'always so in this family' },
@@ -126,7 +124,7 @@ export function olmoe(r: Reader): Draft {
 export function ernie(r: Reader): Draft {
   const { lines, hidden, depth } = headLines(r, { context: 131_072, eps: 1e-5, tied: true });
   const bias = biasOf(r, 'use_bias', false, 'q k v o');
-  const attention = headsAttention(r, { hidden, depth, theta: 500_000, bias, style: 'interleaved', kvFallback: 4 });
+  const attention = headsAttention(r, { hidden, theta: 500_000, bias, style: 'interleaved', kvFallback: 4 });
   const network = activation(r);
   const suffix = bias.parts === '' ? '' : ' bias';
   const start = r.int('moe_layer_start_index', { fallback: 1, min: 0 }).value;
@@ -172,7 +170,6 @@ export function minimaxM2(r: Reader): Draft {
   );
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 5e6,
     bias: { parts: '', from: '' },
     qkNorm: norm.value ? { kind: 'full', from: norm.from } : undefined,
@@ -196,7 +193,6 @@ export function hunyuan(r: Reader): Draft {
   if (norm.value) r.cannot('use_qk_norm', 'queries and keys are normalised before the rotation instead of after it; results differ');
   const attention = headsAttention(r, {
     hidden,
-    depth,
     theta: 10_000,
     bias: biasOf(r, 'attention_bias', false, 'q k v o'),
     qkNorm: norm.value ? { kind: 'head', from: norm.from } : undefined,
