@@ -1,5 +1,6 @@
 /** Which kernel families run an op of a mixture-of-experts layer, and with what problem. */
 import { numberDim } from '../ir/graph/op-spec.ts';
+import { hasSharedRow } from '../ir/graph/ops-moe.ts';
 import type { NodeOf, OpName, PlanType, Value } from '../ir/graph/types.ts';
 import * as k from '../kernels/index.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
@@ -27,7 +28,15 @@ function routeSource(node: NodeOf<'moe.route'>): k.RouteProblem['source'] {
   if (x === undefined || gate === undefined) return { kind: 'none' };
   const { norm } = node.attrs;
   const normed = norm === undefined || normWeight === undefined ? {} : { norm: { ...norm, weightElem: storage(normWeight), ...storageOf('biasElem', normBias) } };
-  return { kind: 'hidden', dim: numberDim(x, -1), gateElem: storage(gate), ...storageOf('gateBiasElem', gateBias), ...normed, ...storageOf('sharedGateElem', sharedGate) };
+  return {
+    kind: 'hidden',
+    dim: numberDim(x, -1),
+    gateElem: storage(gate),
+    ...storageOf('gateBiasElem', gateBias),
+    ...normed,
+    ...storageOf('sharedGateElem', sharedGate),
+    ...(hasSharedRow(gate, node.attrs.experts) && { sharedGateRow: true }),
+  };
 }
 
 function routeLaunches(node: NodeOf<'moe.route'>, ctx: LaunchContext): LaunchGroup {

@@ -31,6 +31,10 @@ export function planOf(value: Value): PlanType {
 /** Whether the logits play a part at all: a hash table with weight 1 needs none. */
 export const needsLogits = (attrs: RouteAttrs): boolean => attrs.select.kind !== 'hash' || attrs.weights !== 'one';
 
+/** Whether the router's matrix carries the row of the shared experts' gate behind those of the experts. */
+export const hasSharedRow = (gate: Value | undefined, experts: number): boolean =>
+  gate?.type.kind === 'tensor' && gate.type.shape[0] === experts + 1;
+
 function verifyRouteAttrs(attrs: RouteAttrs, bad: Bad): void {
   const { experts, slots, groups, select, renormalize } = attrs;
   wantCount(bad, 'experts', experts);
@@ -87,11 +91,11 @@ export const route: OpSpec<'moe.route'> = {
     sharedGate: 'optional',
   },
   outs: { weights: 'required', ids: 'required', xn: 'optional', gate: 'optional' },
-  infer: ({ x, sharedGate }, { slots, norm }) => ({
+  infer: ({ x, gate, sharedGate }, { experts, slots, norm }) => ({
     weights: tensor('f32', 'T', slots),
     ids: tensor('u32', 'T', slots),
     ...(x !== undefined && norm !== undefined && { xn: tensor('f32', 'T', numberDim(x, 1)) }),
-    ...(sharedGate !== undefined && { gate: tensor('f32', 'T', 1) }),
+    ...((sharedGate !== undefined || hasSharedRow(gate, experts)) && { gate: tensor('f32', 'T', 1) }),
   }),
   verify(ins, attrs, bad) {
     verifyRouteAttrs(attrs, bad);
@@ -102,7 +106,8 @@ export const route: OpSpec<'moe.route'> = {
     s.check('x', ins.x, ACT, 'T', 'd');
     s.check('normWeight', ins.normWeight, WEIGHT, 'd');
     s.check('normBias', ins.normBias, WEIGHT, 'd');
-    s.check('gate', ins.gate, WEIGHT, attrs.experts, 'd');
+    const gateRows = attrs.experts + (ins.sharedGate === undefined && hasSharedRow(ins.gate, attrs.experts) ? 1 : 0);
+    s.check('gate', ins.gate, WEIGHT, gateRows, 'd');
     s.check('gateBias', ins.gateBias, WEIGHT, attrs.experts);
     s.check('selectionBias', ins.selectionBias, WEIGHT, attrs.experts);
     s.check('sharedGate', ins.sharedGate, WEIGHT, 1, 'd');
@@ -111,9 +116,9 @@ export const route: OpSpec<'moe.route'> = {
       s.check('table', ins.table, INDEX, 'vocab');
     else s.check('table', ins.table, INDEX, 'vocab', attrs.slots);
   },
-  flops: ({ x, sharedGate }, { experts, norm }) => {
+  flops: ({ x, gate, sharedGate }, { experts, norm }) => {
     const d = x === undefined ? 0 : numberDim(x, 1);
-    const rows = experts + (sharedGate === undefined ? 0 : 1);
+    const rows = experts + (sharedGate !== undefined || hasSharedRow(gate, experts) ? 1 : 0);
     return mulSize('T', 2 * d * rows + (norm === undefined ? 0 : 4 * d) + 8 * experts);
   },
   bytes: ({ table, ...ins }, attrs, env) =>

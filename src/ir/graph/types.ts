@@ -210,7 +210,7 @@ export interface Ops {
    * Chooses experts. From `logits` [T, experts]; or, fused, from the hidden state `x`: optional norm
    * (`norm` attr, `normWeight`), then logits = x · gateᵀ + gateBias. Results: `weights` f32 [T, slots],
    * `ids` u32 [T, slots] in descending selection score; fused with a norm also `xn`, the normalised x;
-   * with `sharedGate` also `gate` [T, 1], the shared experts' gate logit.
+   * with `sharedGate`, or where `gate` has one row more than there are experts, also `gate` [T, 1], the shared experts' gate logit.
    */
   'moe.route': {
     ins: {

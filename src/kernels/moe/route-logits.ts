@@ -119,11 +119,14 @@ export function computeLogits(r: RouteKernel, h: HiddenSource, row: HiddenRow, b
   }));
 }
 
-/** Result `gate` [T, 1]: sharedGate · x. */
+/** Result `gate` [T, 1]: sharedGate · x, or the last row of `gate` · x. */
 export function computeSharedGate(r: RouteKernel, h: HiddenSource, row: HiddenRow): void {
-  if (h.sharedGateElem === undefined) return;
+  const inGate = h.sharedGateRow === true;
+  if (h.sharedGateElem === undefined && !inGate) return;
   const lanes = lanesFor(h.dim);
-  const weight = param(r, 'sharedGate', h.sharedGateElem, lanes);
+  const gate = r.params.find(([operand]) => operand === 'gate')?.[1];
+  const weight = inGate ? (gate ?? param(r, 'gate', h.gateElem, lanes)) : param(r, 'sharedGate', h.sharedGateElem ?? 'f32', lanes);
+  const row0 = inGate ? (r.p.experts * h.dim) / lanes : 0;
   const result = b.buffer('gate_logit', 'global', 'f32');
   r.params.push(['gateOut', result]);
   r.body.push(
@@ -131,7 +134,7 @@ export function computeSharedGate(r: RouteKernel, h: HiddenSource, row: HiddenRo
     eachOwn(r, 'shared_i', h.dim / lanes, (i) => {
       const stmts: Stmt[] = [];
       const xv = define(stmts, 'shared_x', row(i));
-      return [...stmts, ...multiply('shared_part', xv, b.loadF32(weight, i))];
+      return [...stmts, ...multiply('shared_part', xv, b.loadF32(weight, row0 === 0 ? i : b.add(i, b.u32(row0))))];
     }),
     b.reduce('shared_logit', 'add', b.variable('shared_part', F32)),
     onFirstThread([b.store(result, r.token, b.variable('shared_logit', F32))]),

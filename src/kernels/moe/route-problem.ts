@@ -39,6 +39,8 @@ export interface HiddenSource {
   readonly norm?: { readonly kind: 'rms' | 'layer'; readonly eps: number; readonly weightElem: StorageElem; readonly biasElem?: StorageElem };
   /** Storage of `sharedGate` [1, dim]; with it the result `gate` [T, 1] is written. */
   readonly sharedGateElem?: StorageElem;
+  /** The gate has one row more than there are experts, and that row is the shared gate: it saves a binding. */
+  readonly sharedGateRow?: boolean;
 }
 
 export interface RouteSchedule {

@@ -2,7 +2,7 @@
  * moe.route: chooses experts of each token and weighs them, one block a token. All arithmetic is f32 whatever
  * the storage; a token's result does not depend on the other tokens of the call (but for expert choice).
  *
- * Operands: `logits`, or `x`, `gate`, [`normWeight`, `normBias`, `gateBias`, `sharedGate`]; [`selectionBias`],
+ * Operands: `logits`, or `x`, `gate`, [`normWeight`, `normBias`, `gateBias`, `sharedGate` where it is no row of `gate`]; [`selectionBias`],
  * [`table`, `tokenIds`]. Results: `weights`, `ids`, [`xn`], [`gateOut`: the op's result `gate`]; and `faults`.
  */
 import { mulSize } from '../../base/size.ts';
@@ -26,11 +26,11 @@ import { writeChoice } from './route-weights.ts';
 /** A thread for every expert, and more where the depth of the logits gives them work. */
 export function routeSchedule(p: RouteProblem, caps: Capabilities): RouteSchedule {
   const experts = powerOfTwo(p.experts);
-  const most = Math.min(256, caps.maxThreadsPerBlock);
+  const most = Math.min(128, caps.maxThreadsPerBlock);
   if (p.source.kind !== 'hidden') return { block: Math.min(most, Math.max(32, experts)), team: 1, per: 1 };
   const depth = p.source.dim / lanesFor(p.source.dim);
   const block = Math.min(most, Math.max(32, experts, powerOfTwo((p.experts * depth) / 32)));
-  const team = Math.max(1, Math.min(32, block / experts, powerOfTwo(depth / 4)));
+  const team = Math.max(1, Math.min(32, Math.floor(block / experts), powerOfTwo(depth / 4)));
   return { block, team, per: Math.min(4, Math.ceil(p.experts / (block / team))) };
 }
 
@@ -41,7 +41,7 @@ function check(p: RouteProblem, s: RouteSchedule, caps: Capabilities): void {
   if (s.block > caps.maxThreadsPerBlock) throw new Error(`route: ${s.block} threads a block, the target has ${caps.maxThreadsPerBlock}`);
   if (p.source.kind === 'hidden') {
     wantWhole('route', { dim: p.source.dim });
-    wantIndexable('route', 'the gate', (p.experts * p.source.dim) / lanesFor(p.source.dim));
+    wantIndexable('route', 'the gate', ((p.experts + 1) * p.source.dim) / lanesFor(p.source.dim));
   }
   if (p.select.kind === 'hash') wantIndexable('route', 'the table', p.select.vocab * p.slots);
   if (p.groups !== undefined) wantWhole('route', { 'experts / groups': p.experts / p.groups.count });

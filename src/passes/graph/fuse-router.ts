@@ -2,7 +2,7 @@
  * route(norm(x) · Wᵀ + b) = route {norm}(x, W, b), with the normalised rows and the shared experts' gate logit as results.
  * In three steps, each where it fits: the router's product, then the norm before it, then the product of the shared gate.
  * Legal where only the route reads the logits, the norm is one run per row, and the kernel binds no more buffers than the
- * target allows. Other readers of the normalised rows read the result `xn`.
+ * target allows (the shared gate's row may join the router's matrix for that). Other readers of the normalised rows read the result `xn`.
  * Saves the logits and, per step, a dispatch that reads every row again.
  */
 import { makeNode } from '../../ir/graph/build.ts';
@@ -11,6 +11,7 @@ import { consumers, freshFor, operands } from '../../ir/graph/rewrite.ts';
 import type { Graph, Node, NodeOf } from '../../ir/graph/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { definePass, type Pass } from '../pass.ts';
+import { joinParams, joinProblem } from './concat-params.ts';
 import { bindingProblem } from './limits.ts';
 import { type Attempt, describe, maybe, rewriteAll, sameValue, type Scene, substitute } from './match.ts';
 
@@ -64,13 +65,24 @@ function sharedGate(scene: Scene, route: Route): NodeOf<'linear'> | undefined {
 }
 
 function fuseSharedGate(scene: Scene, route: Route, caps: Capabilities): Attempt {
-  if (route.ins.x === undefined || route.ins.sharedGate !== undefined) return undefined;
+  if (route.ins.x === undefined || route.outs.gate !== undefined) return undefined;
   const product = sharedGate(scene, route);
   if (product === undefined) return undefined;
   if (!isPlainProduct(product) || product.ins.bias !== undefined) return { refused: `${describe(product)} is not a plain product` };
+  const what = `${describe(product)}, the shared gate, is one more logit`;
+  const outs = { ...route.outs, gate: product.outs.y };
   const ins = { ...route.ins, sharedGate: product.ins.weight };
-  const made = makeNode(freshFor(scene.graph), 'moe.route', ins, route.attrs, route.span, { ...route.outs, gate: product.outs.y });
-  return place(scene, [product, route], made, caps, `${describe(product)}, the shared gate, is one more logit`);
+  const apart = place(scene, [product, route], makeNode(freshFor(scene.graph), 'moe.route', ins, route.attrs, route.span, outs), caps, what);
+  const { gate } = route.ins;
+  if (apart === undefined || 'graph' in apart || gate === undefined) return apart;
+  // One binding fewer: its row stands behind the rows of the router's matrix.
+  const problem = joinProblem(scene, gate, product.ins.weight);
+  if (problem !== undefined) return { refused: `${what}: ${problem}` };
+  const joined = joinParams(scene, scene.graph, gate, product.ins.weight);
+  const made = makeNode(freshFor(joined.graph), 'moe.route', { ...route.ins, gate: joined.value }, route.attrs, route.span, outs);
+  const tooMany = bindingProblem(made, caps);
+  if (tooMany !== undefined) return { refused: `${what}: ${tooMany}` };
+  return { graph: substitute(joined.graph, [product, route], [made]), what: `${what}, its row behind those of the experts` };
 }
 
 export const fuseRouter: Pass<Graph> = definePass({

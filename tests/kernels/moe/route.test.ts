@@ -205,7 +205,8 @@ describe('route: from the hidden state', () => {
     readonly norm?: 'rms' | 'layer';
     readonly normBias?: boolean;
     readonly gateBias?: boolean;
-    readonly shared?: boolean;
+    /** The shared gate: an operand, or the last row of the gate. */
+    readonly shared?: boolean | 'row';
     readonly bias?: boolean;
     readonly elem?: 'f32' | 'f16' | 'bf16';
   }
@@ -218,7 +219,7 @@ describe('route: from the hidden state', () => {
       ...(f.bias === true ? { selectionBiasElem: elem } : {}),
       source: {
         kind: 'hidden', dim, gateElem: elem, ...(f.gateBias === true ? { gateBiasElem: elem } : {}),
-        ...(f.shared === true ? { sharedGateElem: elem } : {}),
+        ...(f.shared === true ? { sharedGateElem: elem } : f.shared === 'row' ? { sharedGateRow: true } : {}),
         ...(f.norm === undefined ? {} : { norm: { kind: f.norm, eps: 1e-5, weightElem: elem, ...(f.normBias === true ? { biasElem: elem } : {}) } }),
       },
     });
@@ -231,14 +232,15 @@ describe('route: from the hidden state', () => {
       ins[name] = { shape, data: kept.values };
     };
     add('x', ['T', dim], random(T * dim, 1).map((x) => x * 3 + 0.5), 'f32');
-    add('gate', [experts, dim], random(experts * dim, 2));
+    const gateRows = experts + (f.shared === 'row' ? 1 : 0);
+    add('gate', [gateRows, dim], random(gateRows * dim, 2));
     if (f.norm !== undefined) add('normWeight', [dim], random(dim, 3).map((x) => x + 1.5));
     if (f.normBias === true) add('normBias', [dim], random(dim, 4));
     if (f.gateBias === true) add('gateBias', [experts], random(experts, 5));
     if (f.bias === true) add('selectionBias', [experts], random(experts, 6));
     if (f.shared === true) add('sharedGate', [1, dim], random(dim, 7));
     const [xn, gateOut] = [new Float32Array(T * dim), new Float32Array(T)];
-    const outs = ['weights', 'ids', ...(f.norm === undefined ? [] : ['xn']), ...(f.shared === true ? ['gateOut'] : [])];
+    const outs = ['weights', 'ids', ...(f.norm === undefined ? [] : ['xn']), ...(f.shared === undefined ? [] : ['gateOut'])];
     const group = route(p, s, caps);
     run(group, { ...operands, xn, gateOut }, { T }, outs);
     const attrs = { ...attrsOf(p), ...(f.norm === undefined ? {} : { norm: { kind: f.norm, eps: 1e-5 } }) };
@@ -246,7 +248,7 @@ describe('route: from the hidden state', () => {
     expectIds(r.ids, dataOf(want, 'ids'));
     expectWeights(r.weights, dataOf(want, 'weights'));
     if (f.norm !== undefined) expectClose(xn, dataOf(want, 'xn'));
-    if (f.shared === true) expectClose(gateOut, dataOf(want, 'gate'), 5e-6);
+    if (f.shared !== undefined) expectClose(gateOut, dataOf(want, 'gate'), 5e-6);
     for (const l of group.launches) expect(l.kernel.params.length).toBeLessThanOrEqual(caps.maxBindings);
     return { ...r, launches: group.launches.length };
   }
@@ -258,6 +260,8 @@ describe('route: from the hidden state', () => {
     'depth 1': { dim: 1, experts: 3, norm: 'rms' },
     'biases': { dim: 40, experts: 7, norm: 'rms', gateBias: true, bias: true },
     'shared gate': { dim: 40, experts: 11, shared: true },
+    'shared gate as a row': { dim: 40, experts: 11, norm: 'rms', shared: 'row' },
+    'shared gate as a row, odd': { dim: 33, experts: 64, shared: 'row', gateBias: true, elem: 'f16' },
     'f16': { dim: 24, experts: 6, norm: 'rms', elem: 'f16', gateBias: true },
     'bf16, odd': { dim: 31, experts: 70, norm: 'layer', elem: 'bf16' },
     'everything': { dim: 12, experts: 9, norm: 'layer', normBias: true, gateBias: true, bias: true, shared: true },
@@ -272,6 +276,7 @@ describe('route: from the hidden state', () => {
   it('takes two kernels where one would bind too much, and one where the device allows it', () => {
     const f: Form = { dim: 16, experts: 6, norm: 'rms', shared: true };
     expect(checkHidden(f, undefined).launches).toBe(2);
+    expect(checkHidden({ ...f, shared: 'row' }, undefined).launches).toBe(1);
     expect(checkHidden(f, undefined, { ...CAPS, maxBindings: 10 }).launches).toBe(1);
     expect(checkHidden({ dim: 16, experts: 6, norm: 'rms', bias: true }, undefined).launches).toBe(1);
     expect(checkHidden({ ...f, gateBias: true, normBias: true }, undefined, CAPS, { kind: 'expert-choice', capacityFactor: 2 }).launches).toBe(3);

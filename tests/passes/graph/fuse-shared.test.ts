@@ -53,7 +53,7 @@ describe('fuse-shared', () => {
     const passed = apply(graphOf(other), all, PREFILL);
     expect(refusals(passed)).toMatchInlineSnapshot(`
       [
-        "linear %act: linear %act has another epilogue",
+        "linear %act: its epilogue is not that of the routed product",
       ]
     `);
     expect(passed.graph.nodes.filter((n) => n.op === 'moe.grouped_linear' && n.ins.sharedWeight !== undefined)).toHaveLength(1);

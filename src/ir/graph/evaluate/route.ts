@@ -1,6 +1,6 @@
 /** The reference of routing: every rule of `RouteAttrs`, for one token at a time except for expert choice. */
 import { numberDim } from '../op-spec.ts';
-import { needsLogits } from '../ops-moe.ts';
+import { hasSharedRow, needsLogits } from '../ops-moe.ts';
 import { DROPPED, type RouteAttrs } from '../types.ts';
 import { at, type Evaluate, type OpContext } from './data.ts';
 import { normRow, rowTimes } from './dense.ts';
@@ -151,12 +151,13 @@ function readLogits({ node, size, data }: OpContext<'moe.route'>): {
   const xn = Float64Array.from(data(x));
   if (norm !== undefined && normWeight !== undefined)
     for (let t = 0; t < size.T; t++) normRow(norm, data(x), xn, t * d, d, data(normWeight), normBias && data(normBias));
-  const times = (t: number, weight: typeof gate, m: number, bias: typeof gateBias): number[] =>
-    rowTimes(xn, t * d, data(weight), 0, m, d, bias && data(bias), 0);
+  const times = (t: number, weight: typeof gate, m: number, bias: typeof gateBias, from = 0): number[] =>
+    rowTimes(xn, t * d, data(weight), from * d, m, d, bias && data(bias), 0);
+  const [shared, sharedRow] = hasSharedRow(gate, experts) ? [gate, experts] : [sharedGate, 0];
   return {
     rows: Array.from({ length: size.T }, (_, t) => times(t, gate, experts, gateBias)),
     xn,
-    gate: sharedGate && Float64Array.from({ length: size.T }, (_, t) => at(times(t, sharedGate, 1, undefined), 0)),
+    gate: shared && Float64Array.from({ length: size.T }, (_, t) => at(times(t, shared, 1, undefined, sharedRow), 0)),
   };
 }
 
