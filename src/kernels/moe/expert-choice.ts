@@ -26,7 +26,7 @@ export function chooseTokens(p: RouteProblem, share: Ratio, caps: Capabilities):
 
 function takeBest(p: RouteProblem, share: Ratio, caps: Capabilities): Launch {
   const { experts } = p;
-  const block = Math.min(256, caps.maxThreadsPerBlock);
+  const block = Math.min(128, caps.maxThreadsPerBlock);
   const scores = globalBuffer('scores', 'f32');
   const ids = globalBuffer('ids', 'u32');
   const weights = globalBuffer('weights', 'f32');

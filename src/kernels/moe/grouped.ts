@@ -26,8 +26,10 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
     const block = Math.min(64, caps.maxThreadsPerBlock, columns);
     return { matvec: { block, team: 1, cols: Math.max(1, Math.min(2 / epilogueCount(p.epilogue), columns / block)) } };
   }
+  // 32 sums a thread, whether of one matrix or of two: more of them spill on small register files.
+  const most = 8 / epilogueCount(p.epilogue);
   const tn = Math.min(4, columns);
-  const tm = p.tileRows % 8 === 0 ? 8 : p.tileRows % 4 === 0 ? 4 : p.tileRows % 2 === 0 ? 2 : 1;
+  const tm = [8, 4, 2, 1].find((rows) => rows <= most && p.tileRows % rows === 0) ?? 1;
   const across = Math.max(1, Math.floor(32 / (p.tileRows / tm)));
   const bn = Math.min(columns, across * tn);
   return { tile: { bm: p.tileRows, bn, bk: 16, tm, tn, staging: caps.target === 'cuda' ? 'shared' : 'register' } };

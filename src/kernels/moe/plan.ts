@@ -23,8 +23,9 @@ export interface PlanSchedule {
   readonly team: number;
 }
 
+/** Small blocks: experts spread over many of them, and software adapters compile barriers at a price that grows with the block. */
 export function planSchedule(p: PlanProblem, caps: Capabilities): PlanSchedule {
-  const block = Math.min(256, caps.maxThreadsPerBlock);
+  const block = Math.min(64, caps.maxThreadsPerBlock);
   return { block, team: block / Math.min(8, powerOfTwo(p.experts), block) };
 }
 
