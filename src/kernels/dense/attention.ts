@@ -119,7 +119,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
   const served = (r: Expr): Expr => (s.rows === 1 ? b.bool(true) : b.lt(b.add(pair0, r), pairs));
   const sees = (r: Expr, key: Expr): Expr => {
     const position = b.add(past, tokenOf(r));
-    const causal = b.and(served(r), b.le(key, position));
+    const causal = b.le(key, position);
     return p.window === undefined ? causal : b.and(causal, b.gt(b.add(key, b.u32(p.window)), position));
   };
   const lastToken = b.div(b.sub(b.min(b.add(pair0, b.u32(s.rows)), pairs), b.u32(1)), b.u32(perGroup));
@@ -156,16 +156,18 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
         return [b.store(scores, b.add(b.mul(r, b.u32(block)), j), b.select(sees(r, b.add(base, j)), score, b.f32(LOWEST)))];
       }),
     ];
-    stmts.push(partMaxima(scores, maxima, s));
+    stmts.push(...partMaxima(scores, maxima, s));
     states.forEach((state, r) => {
       const newMax = define(stmts, `new_max${r}`, maximaOf(r).reduce((x, m) => b.max(x, m), state.max));
       const shrink = define(stmts, `shrink${r}`, b.exp(b.sub(state.max, newMax)));
       const own = b.add(b.thread, b.u32(r * block));
+      const weight = b.exp(b.sub(b.load(scores, own), newMax));
       stmts.push(
         b.assign(state.names.max, newMax),
         b.assign(state.names.sum, b.mul(state.sum, shrink)),
         ...state.acc.map((acc, u) => b.assign(state.names.acc[u] ?? '', b.mul(acc, b.splat(vLanes, shrink)))),
-        b.store(scores, own, b.select(sees(b.u32(r), b.add(base, b.thread)), b.exp(b.sub(b.load(scores, own), newMax)), b.f32(0))),
+        // A single row never comes to the keys that it does not see.
+        b.store(scores, own, s.rows === 1 ? weight : b.select(sees(b.u32(r), b.add(base, b.thread)), weight, b.f32(0))),
       );
     });
     const begin = p.window === undefined ? b.u32(0) : b.sub(b.max(keyBegin, base), base);
@@ -205,7 +207,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
     const row = b.add(b.mul(tokenOf(b.u32(r)), b.u32(p.heads)), headOf(b.u32(r)));
     const stored = state.acc.flatMap((acc, u) =>
       guarded(hasColumn(u), [b.store(y, b.add(b.mul(row, b.u32(columns)), columnOf(u)), b.div(acc, b.splat(vLanes, state.sum)))]));
-    body.push(...guarded(served(b.u32(r)), stored));
+    body.push(...(r === 0 ? stored : guarded(served(b.u32(r)), stored)));
   });
 
   const params: (readonly [string, Buffer])[] = [['q', q], ['k', k], [p.vFromK ? 'k' : 'v', v]];
@@ -226,7 +228,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
 const partsOf = (s: AttentionSchedule): number => Math.min(PARTS, s.block / s.rows);
 
 /** Leaves the maxima of parts of each row of `scores` in `maxima` [rows][parts]. */
-function partMaxima(scores: Buffer, maxima: Buffer, s: AttentionSchedule): Stmt {
+function partMaxima(scores: Buffer, maxima: Buffer, s: AttentionSchedule): readonly Stmt[] {
   const parts = partsOf(s);
   const stmts: Stmt[] = [];
   const best = b.variable('part_max', b.ty('f32'));
@@ -236,5 +238,5 @@ function partMaxima(scores: Buffer, maxima: Buffer, s: AttentionSchedule): Stmt 
     b.for_('part_j', b.u32(parts), b.u32(s.block), parts, (j) => [b.assign('part_max', b.max(best, b.load(scores, b.add(first, j))))]),
     b.store(maxima, b.thread, best),
   );
-  return b.if_(b.lt(b.thread, b.u32(s.rows * parts)), stmts);
+  return s.rows * parts === s.block ? stmts : [b.if_(b.lt(b.thread, b.u32(s.rows * parts)), stmts)];
 }
