@@ -2,6 +2,7 @@
  * Graph → steps: a kernel family with its default schedule for every node, buffers for every value.
  * One graph per bucket goes in, one section of a program comes out.
  */
+import { stableJson } from '../base/hash.ts';
 import { mulSize, type Size } from '../base/size.ts';
 import { operands, results } from '../ir/graph/rewrite.ts';
 import type { Dim, Graph, GraphParam, Node, TensorType, Value } from '../ir/graph/types.ts';
@@ -10,6 +11,8 @@ import type { Launch } from '../kernels/launch.ts';
 import { planSize } from '../kernels/index.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
 import type { Capabilities } from '../target/types.ts';
+import { groupsOf } from './groups.ts';
+import { type KernelPool, kernelPool } from './kernel-pool.ts';
 import { denseLaunch, type LaunchContext } from './launches-dense.ts';
 import { moeLaunches } from './launches-moe.ts';
 import { assignSlots, type LiveValue } from './lifetime.ts';
@@ -23,8 +26,14 @@ export interface BucketGraph {
 
 const isMoe = (node: Node): node is Extract<Node, { op: `moe.${string}` }> => node.op.startsWith('moe.');
 
-const launchesOf = (node: Node, ctx: LaunchContext): LaunchGroup =>
-  isMoe(node) ? moeLaunches(node, ctx) : { launches: [denseLaunch(node, ctx)], scratch: [] };
+/** Everything that decides what a node's kernels are, and nothing else: no names of values. */
+function launchKey(node: Node, { maxTokens, slots, segmentRows }: LaunchContext): string {
+  const ins = operands(node).map(([name, value]) => [name, value.type, segmentRows(value)]);
+  return stableJson([node.op, node.attrs, ins, results(node).map(([name]) => name), maxTokens ?? 'any', slots]);
+}
+
+const launchesOf = (node: Node, ctx: LaunchContext, pool: KernelPool): LaunchGroup =>
+  pool.launches(launchKey(node, ctx), () => (isMoe(node) ? moeLaunches(node, ctx) : { launches: [denseLaunch(node, ctx)], scratch: [] }));
 
 const slotsOf = (graph: Graph): number => {
   for (const node of graph.nodes) if (node.op === 'moe.plan') return node.attrs.slots;
@@ -42,16 +51,6 @@ function bufferOf(value: Value, slots: number): { readonly elem: Elem; readonly 
   }
   return { elem: value.type.dtype, size: elementCount(value.type.shape, slots) };
 }
-
-const groupOf = (node: Node, section: string): Step['group'] => {
-  if (section === 'embed' || section === 'head') return section;
-  if (node.op.startsWith('moe.')) return 'moe';
-  if (node.op === 'norm') return 'norm';
-  if (['rope', 'cache_append', 'attention', 'head_linear', 'slice_heads', 'concat_heads'].includes(node.op)) return 'attention';
-  const names = operands(node).map(([, v]) => v.id);
-  if (names.some((n) => /^attn|^attention/.test(n))) return 'attention';
-  return names.some((n) => /router|expert|shared|gate/.test(n)) ? 'moe' : 'dense';
-};
 
 /** The value an operand of a launch names: an operand or a result of the node; `…Out` is a result that shares an operand's name. */
 function valueFor(node: Node, name: string): Value {
@@ -75,11 +74,11 @@ interface Drafts {
   readonly scratch: ReadonlyMap<string, { readonly elem: Elem; readonly size: Size }>;
 }
 
-function draftsOf(graph: Graph, ctx: LaunchContext): Drafts {
+function draftsOf(graph: Graph, ctx: LaunchContext, pool: KernelPool): Drafts {
   const drafts: Draft[] = [];
   const scratch = new Map<string, { readonly elem: Elem; readonly size: Size }>();
   graph.nodes.forEach((node, i) => {
-    const group = launchesOf(node, ctx);
+    const group = launchesOf(node, ctx, pool);
     const own = new Map(group.scratch.map((s) => [s.name, `scratch ${i} ${s.name}`]));
     for (const s of group.scratch) scratch.set(`scratch ${i} ${s.name}`, { elem: s.elem, size: s.size });
     for (const launch of group.launches) {
@@ -114,14 +113,15 @@ function liveValues(graph: Graph, { drafts, scratch }: Drafts, bound: ReadonlySe
   });
 }
 
-function lowerBucket({ graph, maxTokens }: BucketGraph, caps: Capabilities, segments: ReadonlyMap<string, number>): Bucket {
+function lowerBucket({ graph, maxTokens }: BucketGraph, caps: Capabilities, segments: ReadonlyMap<string, number>, pool: KernelPool): Bucket {
   const slots = slotsOf(graph);
   const params = new Map(graph.params.map((p) => [p.value.id, p]));
   const ctx: LaunchContext = {
     caps, maxTokens, slots,
     segmentRows: (value) => segments.get(params.get(value.id)?.name ?? ''),
   };
-  const drafted = draftsOf(graph, ctx);
+  const drafted = draftsOf(graph, ctx, pool);
+  const groups = groupsOf(graph);
   const refs = new Map<string, BufferRef>([['faults', { kind: 'faults' }]]);
   for (const [id, p] of params) refs.set(id, p.role.kind === 'input' ? { kind: 'io', name: p.name } : { kind: 'param', name: p.name });
   for (const [name, value] of Object.entries(graph.results)) if (!refs.has(value.id)) refs.set(value.id, { kind: 'io', name });
@@ -143,7 +143,7 @@ function lowerBucket({ graph, maxTokens }: BucketGraph, caps: Capabilities, segm
       grid: launch.grid,
       constants: {},
       op: node.op,
-      group: groupOf(node, graph.name),
+      group: groups.get(node) ?? 'dense',
     };
     return segmented(step, args, params, segments);
   });
@@ -191,7 +191,22 @@ function paramsOf(buckets: readonly BucketGraph[], segments: ReadonlyMap<string,
       });
     }
   }
-  return [...decls.values()];
+  const params = [...decls.values()];
+  assertStoredOnce(params);
+  return params;
+}
+
+/** @throws Error where rows of a checkpoint would be stored in two parameters */
+function assertStoredOnce(params: readonly ParamDecl[]): void {
+  const owner = new Map<string, string>();
+  for (const { name, role } of params) {
+    for (const part of role.kind === 'weight' ? role.parts : []) {
+      const text = stableJson(part);
+      const other = owner.get(text);
+      if (other !== undefined && other !== name) throw new Error(`${name} and ${other} would store the same rows`);
+      owner.set(text, name);
+    }
+  }
 }
 
 /** Which weights of a graph are split, and into segments of how many rows. */
@@ -210,10 +225,10 @@ function ioDecl(name: string, value: Value, slots: number): IoDecl {
 }
 
 /**
- * Lowers the graphs of one section, the bucket with the fewest tokens first.
+ * Lowers the graphs of one section, the bucket with the fewest tokens first. Sections of one program share a `pool`.
  * @throws RangeError where a weight cannot be bound even in segments
  */
-export function lowerGraph(buckets: readonly BucketGraph[], caps: Capabilities): Section {
+export function lowerGraph(buckets: readonly BucketGraph[], caps: Capabilities, pool: KernelPool = kernelPool()): Section {
   const [first] = buckets;
   if (first === undefined) throw new Error('a section needs a bucket');
   const segments = new Map(buckets.flatMap(({ graph }) => [...segmentTable(graph, caps)]));
@@ -224,6 +239,6 @@ export function lowerGraph(buckets: readonly BucketGraph[], caps: Capabilities):
     params: paramsOf(buckets, segments),
     inputs: graph.params.filter((p) => p.role.kind === 'input').map((p) => ioDecl(p.name, p.value, slots)),
     outputs: Object.entries(graph.results).map(([name, value]) => ioDecl(name, value, slots)),
-    buckets: buckets.map((b) => lowerBucket(b, caps, segments)),
+    buckets: buckets.map((b) => lowerBucket(b, caps, segments, pool)),
   };
 }
