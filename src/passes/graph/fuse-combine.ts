@@ -73,7 +73,7 @@ function fuseDecode(scene: Scene, combine: NodeOf<'moe.combine'>, { maxTokens, c
   const { x, plan, ids, weights, sharedGate, residual } = combine.ins;
   const product = scene.maker('moe.grouped_linear', x);
   if (product === undefined) return undefined;
-  if (!isDecode(maxTokens)) return { refused: 'stays after the last product: rows lie by expert here, a token’s rows in many tiles' };
+  if (!isDecode(maxTokens)) return { refused: 'stays after the last product: rows lie sorted by expert here, those of one token in several tiles' };
   if (plan.type.kind !== 'plan' || plan.type.mode !== 'direct') return { refused: 'the plan is sorted' };
   const problem = problemOf(scene, combine, product, caps);
   if (problem !== undefined) return { refused: problem };

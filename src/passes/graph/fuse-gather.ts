@@ -7,7 +7,7 @@ import { makeNode } from '../../ir/graph/build.ts';
 import { freshFor } from '../../ir/graph/rewrite.ts';
 import type { Graph, Node } from '../../ir/graph/types.ts';
 import { definePass, type Pass } from '../pass.ts';
-import { rewriteAll, substitute } from './match.ts';
+import { describe, rewriteAll, substitute } from './match.ts';
 
 export const fuseGather: Pass<Graph> = definePass({
   name: 'fuse-gather',
@@ -23,6 +23,6 @@ export const fuseGather: Pass<Graph> = definePass({
         makeNode(fresh, 'moe.grouped_linear', { ...node.ins, x: permute.ins.x }, { ...node.attrs, gather: true }, node.span, node.outs),
       );
       const next = products.reduce((acc, node, i) => substitute(acc, [node], made.slice(i, i + 1) as readonly Node[]), g);
-      return { graph: substitute(next, [permute], []), what: `${products.length} expert product(s) read their rows through the plan` };
+      return { graph: substitute(next, [permute], []), what: `read through the plan by ${products.map(describe).join(' and ')}` };
     }),
 });

@@ -13,8 +13,19 @@ import { rewriteAll } from './match.ts';
 /** Calls of at most this many tokens are decoding. */
 export const DECODE_TOKENS = 8;
 
-/** Rows of a tile: the rows of the block tile that the expert products run. */
-export const TILE_ROWS = 32;
+/** A prefill whose tiles should be about full. */
+const TYPICAL_TOKENS = 512;
+const MOST_ROWS = 32;
+const LEAST_ROWS = 8;
+
+/**
+ * Rows of a tile, and of the block tile that the expert products run: the power of two just below the rows an expert
+ * gets in a typical call. Larger tiles share more reads of the weights, but a last tile is half empty on average.
+ */
+export function tileRows(experts: number, slots: number): number {
+  const perExpert = (TYPICAL_TOKENS * slots) / experts;
+  return Math.min(MOST_ROWS, Math.max(LEAST_ROWS, 2 ** Math.floor(Math.log2(perExpert))));
+}
 
 export const isDecode = (maxTokens: number | undefined): boolean => maxTokens !== undefined && maxTokens <= DECODE_TOKENS;
 
@@ -25,11 +36,12 @@ export const plan: Pass<Graph> = definePass({
     rewriteAll(graph, report, ({ graph: g }, node) => {
       if (node.op !== 'moe.plan' || node.attrs.mode === 'sorted') return undefined;
       if (isDecode(options.maxTokens)) return { refused: `at most ${options.maxTokens} tokens: row = token × slots + slot needs no kernel` };
-      const sorted = makeNode(freshFor(g), 'moe.plan', node.ins, { ...node.attrs, mode: 'sorted', tileRows: TILE_ROWS }, node.span);
+      const rows = tileRows(node.attrs.experts, node.attrs.slots);
+      const sorted = makeNode(freshFor(g), 'moe.plan', node.ins, { ...node.attrs, mode: 'sorted', tileRows: rows }, node.span);
       const nodes = g.nodes.map((old) => (old === node ? sorted : old));
       return {
         graph: replaceValues({ ...g, nodes }, new Map([[node.outs.plan.id, sorted.outs.plan]])),
-        what: `rows sorted by expert in tiles of ${TILE_ROWS}`,
+        what: `rows sorted by expert in tiles of ${rows}`,
       };
     }),
 });

@@ -33,7 +33,7 @@ describe('fuse-combine', () => {
     `);
     expect(refusals(passed)).toMatchInlineSnapshot(`
       [
-        "stays after the last product: rows lie by expert here, a token’s rows in many tiles",
+        "stays after the last product: rows lie sorted by expert here, those of one token in several tiles",
       ]
     `);
   });
