@@ -2,36 +2,26 @@
  * compile(): the one place that knows the whole way, from a Spec to everything a package is made of.
  * Free of Node's modules; works in a browser.
  */
-import type { Graph } from '../ir/graph/types.ts';
-import { type BucketGraph, lowerGraph } from '../lower/graph-to-kernels.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
+import { type LowerOptions, lowerProgram, type SectionReport } from '../lower/lower-program.ts';
 import { lowerToGraphs } from '../lower/model-to-graph.ts';
 import type { Program } from '../lower/program.ts';
+import { type FusionReport, fusionReport, REPORT_TOKENS } from '../lower/report.ts';
 import type { Spec } from '../model/types.ts';
-import { GRAPH_PASSES, optimize } from '../passes/graph/pipeline.ts';
-import type { PassEvent, PassOptions } from '../passes/pass.ts';
+import { PASS_NAMES } from '../passes/graph/pipeline.ts';
 import type { Manifest } from '../runtime/core/abi.ts';
 import { type Capabilities, WEBGPU_BASELINE } from '../target/types.ts';
 import { compileKernels, type KernelTable } from './kernels.ts';
 import { buildManifest } from './manifest.ts';
 
-export const GENERATOR = 'moec 0.1.0';
+export { PASS_NAMES, type FusionReport };
 
-/** Calls of at most this many tokens run the decode form. */
-export const DECODE_TOKENS = 8;
+export const GENERATOR = 'moec 0.1.0';
 
 export interface CompileOptions {
   readonly caps?: Capabilities;
   /** Names of passes to leave out. */
   readonly disabled?: ReadonlySet<string>;
-}
-
-/** What the passes did in one section and bucket. */
-export interface SectionReport {
-  readonly section: string;
-  readonly maxTokens: number | undefined;
-  readonly events: readonly PassEvent[];
-  readonly graph: Graph;
 }
 
 export interface Lowered {
@@ -49,35 +39,21 @@ export interface Compiled extends Lowered {
   readonly texts: ReadonlyMap<string, string>;
 }
 
-/** The passes by name, in the order in which they run. */
-export const PASS_NAMES: readonly string[] = GRAPH_PASSES.map((p) => p.name);
-
-function passOptions(spec: Spec, maxTokens: number | undefined, options: CompileOptions): PassOptions {
-  return {
-    maxTokens,
-    disabled: options.disabled ?? new Set(),
-    caps: options.caps ?? WEBGPU_BASELINE,
-    deterministicBatch: spec.deterministic === 'batch',
-  };
-}
-
-/** With `deterministic batch` one form serves all calls: a token's bits cannot depend on how many others there are. */
-const bucketsOf = (spec: Spec): readonly (number | undefined)[] => (spec.deterministic === 'batch' ? [undefined] : [DECODE_TOKENS, undefined]);
+const lowerOptions = (spec: Spec, options: CompileOptions): LowerOptions => ({
+  caps: options.caps ?? WEBGPU_BASELINE,
+  disabled: options.disabled ?? new Set(),
+  deterministicBatch: spec.deterministic === 'batch',
+});
 
 /** Spec → graphs → fused graphs per bucket → program. */
 export function lowerSpec(spec: Spec, options: CompileOptions = {}): Lowered {
   const graphs = lowerToGraphs(spec);
-  const reports: SectionReport[] = [];
-  const sections = graphs.sections.map((section) => {
-    const buckets = bucketsOf(spec).map((maxTokens): BucketGraph => {
-      const { graph, report } = optimize(section, passOptions(spec, maxTokens, options));
-      reports.push({ section: section.name, maxTokens, events: report, graph });
-      return { maxTokens, graph };
-    });
-    return lowerGraph(buckets, options.caps ?? WEBGPU_BASELINE);
-  });
-  return { spec, graphs, program: { sections, sequence: graphs.sequence }, reports };
+  return { spec, graphs, ...lowerProgram(graphs, lowerOptions(spec, options)) };
 }
+
+/** What fused, what did not and why, and what it is worth, for calls of the given token counts. */
+export const explainFusion = (spec: Spec, options: CompileOptions = {}, tokens: readonly number[] = REPORT_TOKENS): FusionReport =>
+  fusionReport(lowerToGraphs(spec), lowerOptions(spec, options), tokens);
 
 /** The whole way to WGSL and a manifest. */
 export function compileSpec(spec: Spec, options: CompileOptions = {}): Compiled {

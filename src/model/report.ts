@@ -27,7 +27,9 @@ export function createReport(): Report {
 }
 
 /** Largest values that make sense and that every later stage can hold exactly. */
-export const LIMITS = {
+export const LIMITS: Readonly<
+  Record<'hidden' | 'width' | 'vocab' | 'context' | 'layers' | 'experts' | 'heads' | 'headDim' | 'tokens', number>
+> = {
   hidden: 2 ** 20,
   width: 2 ** 24,
   vocab: 2 ** 26,
@@ -37,7 +39,7 @@ export const LIMITS = {
   heads: 16_384,
   headDim: 2 ** 16,
   tokens: 2 ** 30,
-} as const;
+};
 
 export interface WholeRange {
   readonly min?: number;
