@@ -12,7 +12,7 @@ import { matvecColumns } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { addSlot, finishSum } from './combine-sum.ts';
 import { F32, define, inLine, launch, line } from './common.ts';
-import { Params, bindSides, finishRow, groupedName, groupedScalars, inFirstSegment, inLastSegment, localExpert, weightRow } from './grouped-parts.ts';
+import { Params, bindSides, finishRow, groupedName, groupedScalars, inLastSegment, localExpert, weightRow } from './grouped-parts.ts';
 import type { Side } from './grouped-parts.ts';
 import type { GroupedProblem } from './grouped-problem.ts';
 import { columnsOf, dots, storing } from './matvec.ts';

@@ -53,21 +53,22 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   const expert = define(routedRow, 'expert', b.load(ids, row));
   const bound = localExpert(p, expert);
   const local = define(routedRow, 'local', bound.local);
-  routedRow.push(b.if_(b.and(b.lt(local, bound.count), inColumns(routed)), computeRow('routed', routed, y, {
+  const run = computeRow('routed', routed, y, {
     x: p.gather ? b.div(row, b.u32(p.slots)) : row,
     y: row, local, expert,
     weight: routeWeights === undefined ? undefined : b.load(routeWeights, row),
-  })));
-  body.push(b.if_(b.lt(row, rows), routedRow));
+  });
+  const columnsThere = inColumns(routed);
+  routedRow.push(b.if_(b.lt(local, bound.count), columnsThere.k === 'const' ? run : [b.if_(columnsThere, run)]));
+  const sharedRow: Stmt[] = [];
   if (shared !== undefined) {
     const out = params.bind('shared', 'f32');
-    const sharedRow: Stmt[] = [];
     const token = define(sharedRow, 'token', b.sub(row, rows));
     sharedRow.push(b.if_(b.and(b.lt(token, b.scalar('T')), inColumns(shared), inFirstSegment(p)), computeRow('shared', shared, out, {
       x: token, y: token, local: b.u32(0), expert: b.u32(0), weight: undefined,
     })));
-    body.push(b.if_(b.ge(row, rows), sharedRow));
   }
+  body.push(b.if_(b.lt(row, rows), routedRow, sharedRow));
   return launch({
     name: groupedName(p, 'rows'),
     family: 'grouped-linear',

@@ -56,20 +56,18 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   const body: Stmt[] = [];
   const tile = define(body, 'tile', l.index);
   const col0 = define(body, 'col0', b.mul(b.builtin('block.z'), b.u32(s.bn)));
-  body.push(b.if_(b.lt(tile, b.load(plan, tileCountAt)), routedTile()));
+  const sharedTile: Stmt[] = [];
   if (shared !== undefined) {
     const out = params.bind('shared', 'f32');
-    const tiles = define(body, 'routed_tiles', maxTiles(p));
-    const first: Stmt[] = [];
-    const row0 = define(first, 'shared_row0', b.mul(b.sub(tile, tiles), b.u32(s.bm)));
-    const rows = b.sub(b.scalar('T'), row0);
+    // Between the plan's last tile and the first shared one the row wraps to a number above every T.
+    const row0 = define(sharedTile, 'shared_row0', b.mul(b.sub(tile, maxTiles(p)), b.u32(s.bm)));
     const run = computeTile(p, s, col0, {
-      name: 'shared_acc', side: shared, rows, xRow: (r) => b.add(row0, r), yRow: (r) => b.add(row0, r),
+      name: 'shared_acc', side: shared, rows: b.sub(b.scalar('T'), row0), xRow: (r) => b.add(row0, r), yRow: (r) => b.add(row0, r),
       local: b.u32(0), expert: b.u32(0), weight: () => undefined, y: out,
     });
-    first.push(b.if_(b.and(b.lt(row0, b.scalar('T')), inColumns(shared, col0, s), inFirstSegment(p)), run));
-    body.push(b.if_(b.ge(tile, tiles), first));
+    sharedTile.push(b.if_(b.and(b.lt(row0, b.scalar('T')), inColumns(shared, col0, s), inFirstSegment(p)), run));
   }
+  body.push(b.if_(b.lt(tile, b.load(plan, tileCountAt)), routedTile(), sharedTile));
 
   function routedTile(): readonly Stmt[] {
     const stmts: Stmt[] = [];

@@ -111,7 +111,7 @@ export function reference<K extends MoeOp>(
   const node = { op, ins: values, attrs, outs: {} } as unknown as NodeOf<K>;
   const out = evaluate({
     node, size: envOf(call), data,
-    plan(v) {
+    plan(v: Value) {
       const x = held.get(v.id);
       if (x === undefined || !('rowOf' in x)) throw new Error(`${v.id} is no plan`);
       return x;
