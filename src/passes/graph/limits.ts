@@ -16,8 +16,10 @@ function isUnbound(node: Node, name: string): boolean {
 export function bindingsOf(node: Node): number {
   const bound = operands(node).filter(([name]) => !isUnbound(node, name)).length;
   const counters = node.op === 'moe.route' || node.op === 'embed' ? 1 : 0;
+  // Latent values are bound a second time, as values.
+  const twice = node.op === 'attention' && node.attrs.vFromK ? 1 : 0;
   // An appended cache is the cache itself.
-  return bound + counters + (node.op === 'cache_append' ? 0 : results(node).length);
+  return bound + counters + twice + (node.op === 'cache_append' ? 0 : results(node).length);
 }
 
 /** Why a node cannot be one kernel on the target; undefined where it can. */
