@@ -56,8 +56,20 @@ export interface Io {
   emit(value: unknown): void;
 }
 
+const isSet = (variable: string): boolean => (process.env[variable] ?? '') !== '';
+
+/** https://no-color.org and https://force-color.org: an empty variable says nothing. */
 const wantsColor = (stream: { readonly isTTY?: boolean }): boolean =>
-  process.env['NO_COLOR'] === undefined && process.env['TERM'] !== 'dumb' && (stream.isTTY === true || process.env['FORCE_COLOR'] !== undefined);
+  !isSet('NO_COLOR') && ((isSet('FORCE_COLOR') && process.env['FORCE_COLOR'] !== '0') || (stream.isTTY === true && process.env['TERM'] !== 'dumb'));
+
+/** A reader that stops reading (`moec dump … | head`) ends the command quietly; a full disk is told. */
+export function watchStdout(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit();
+    process.stderr.write(`error: stdout cannot be written: ${error.message}\n`);
+    process.exit(EXIT.io);
+  });
+}
 
 export function makeIo(options: CommonOptions): Io {
   const line = (text: string): string => (text.endsWith('\n') ? text : `${text}\n`);

@@ -12,9 +12,19 @@ export interface SpecFile {
   readonly front: Frontend;
 }
 
+function readBytes(file: string): Uint8Array {
+  try {
+    return readFileSync(file === '-' ? 0 : file);
+  } catch (error) {
+    // Reading a directory is the one failure of which Node does not tell the path.
+    if (error instanceof Error && 'code' in error && error.code === 'EISDIR') throw new CommandError(EXIT.io, `${file} is a directory, not a file`);
+    throw error;
+  }
+}
+
 /** The text of a file; `-` is stdin. Invalid UTF-8 is an input error with the byte's position. */
 export function readText(file: string): string {
-  const bytes = readFileSync(file === '-' ? 0 : file);
+  const bytes = readBytes(file);
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {

@@ -4,7 +4,7 @@
  * `moec --help` stays instant.
  */
 import { Command, CommanderError, Option } from 'commander';
-import type { CommonOptions } from './io.ts';
+import { type CommonOptions, EXIT, makeIo, watchStdout } from './io.ts';
 import { runCommand } from './run-command.ts';
 
 const VERSION = '0.1.0';
@@ -22,12 +22,15 @@ interface Declaration<O> {
   readonly about: string;
   readonly example: string;
   readonly options?: readonly Option[];
-  readonly allowUnknown?: boolean;
+  /** `passes`: takes `--no-PASS`, which commander cannot know; `any`: every option is let through. */
+  readonly unknownOptions?: 'passes' | 'any';
   load(): Promise<{ run(args: readonly string[], options: O & CommonOptions): Promise<number> | number }>;
 }
 
 const option = (flags: string, about: string): Option => new Option(flags, about);
 const unitOption = option('--unit <name>', 'the unit of a file that holds several');
+
+const optionNames = (command: Command): readonly string[] => command.options.flatMap((o) => (o.long === undefined ? [] : [o.long]));
 
 function declare<O>(d: Declaration<O>): void {
   const command = program.command(d.usage).description(d.about);
@@ -37,11 +40,14 @@ function declare<O>(d: Declaration<O>): void {
     .addOption(option('--verbose', 'stack traces of internal errors'))
     .addHelpText('after', `\nExample:\n  ${d.example.split('\n').join('\n  ')}`)
     .exitOverride();
-  if (d.allowUnknown === true) command.allowUnknownOption().allowExcessArguments();
+  if (d.unknownOptions !== undefined) command.allowUnknownOption().allowExcessArguments();
   command.action(async (...all: unknown[]) => {
     const options = command.opts<O & CommonOptions>();
-    const args = all.slice(0, -2).flat().filter((a): a is string => typeof a === 'string');
-    process.exitCode = await runCommand(options, async () => (await d.load()).run(args, options));
+    const given = (d.unknownOptions === undefined ? all.slice(0, -2).flat() : command.args).filter((a): a is string => typeof a === 'string');
+    process.exitCode = await runCommand(options, async () => {
+      const args = d.unknownOptions === 'passes' ? (await import('./passes-option.ts')).withoutPasses(given, optionNames(command)) : given;
+      return (await d.load()).run(args, options);
+    });
   });
 }
 
@@ -75,11 +81,11 @@ declare({
   usage: 'compile <file>',
   about: 'compile a spec to a package; --no-PASS switches a pass off',
   example: 'moec compile model.moe --target webgpu --out pkg',
-  allowUnknown: true,
+  unknownOptions: 'passes',
   options: [
     option('--target <target>', 'what to compile for').choices(['webgpu', 'cuda', 'all']).default('webgpu'),
     option('--out <dir>', 'the package directory (new, empty, or a package of ours)'),
-    option('--weights <path>', 'check the weights against the spec and copy them into the package'),
+    option('--weights <path>', 'hold a checkpoint against the spec before anything is written'),
     option('--limits <profile>', 'device limits to compile for').choices(['baseline', 'desktop', 'max']).default('baseline'),
     unitOption,
   ],
@@ -89,7 +95,7 @@ declare({
   usage: 'run <path>',
   about: 'run a spec or a generated package on tensors from a file',
   example: 'moec run layer.moe --weights w.safetensors --input x.safetensors --output y.safetensors',
-  allowUnknown: true,
+  unknownOptions: 'passes',
   options: [
     option('--weights <path>', 'a .safetensors file or a directory of them'),
     option('--input <file>', 'input_ids of a model; x (and token_ids) of a layer'),
@@ -130,7 +136,7 @@ declare({
   usage: 'explain <subject>',
   about: 'what fused in a spec, what did not and why; or the page of a diagnostic code',
   example: 'moec explain model.moe\nmoec explain MOE3001',
-  allowUnknown: true,
+  unknownOptions: 'passes',
   options: [option('--tokens <list>', 'token counts of the report (default: 1,8,512)'), unitOption],
   load: () => import('./commands/explain.ts'),
 });
@@ -138,7 +144,7 @@ declare({
   usage: 'dump <file>',
   about: 'print a stage of the compiler',
   example: 'moec dump model.moe --stage graph --after fuse-gather',
-  allowUnknown: true,
+  unknownOptions: 'passes',
   options: [
     option('--stage <stage>', 'which stage').choices(['ast', 'model', 'graph', 'kernels', 'wgsl', 'cuda', 'manifest']).makeOptionMandatory(),
     option('--after <pass>', 'graph: after this pass instead of after the last'),
@@ -151,7 +157,7 @@ declare({
   usage: 'tune <file>',
   about: 'find the fastest schedules for this device',
   example: 'moec tune model.moe --tokens 1,8,64,512 --budget 10m',
-  allowUnknown: true,
+  unknownOptions: 'any',
   load: () => import('./commands/tune.ts'),
 });
 declare({
@@ -184,9 +190,13 @@ declare({
   load: () => import('./commands/demo.ts'),
 });
 
+watchStdout();
 try {
   await program.parseAsync();
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error;
-  process.exitCode = error.exitCode === 0 ? 0 : 2;
+  process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  if (error.exitCode !== 0 && process.argv.includes('--json')) {
+    makeIo({ json: true }).emit({ error: { exitCode: EXIT.usage, message: error.message.replace(/^error: /, '') } });
+  }
 }

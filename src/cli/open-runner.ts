@@ -7,6 +7,7 @@ import type { Spec } from '../driver/analysis.ts';
 import type { Manifest } from '../runtime/core/abi.ts';
 import type { Layer, Model } from '../runtime/core/model.ts';
 import type { TensorSet } from '../runtime/core/tensors.ts';
+import type { VerifyReport } from '../runtime/core/verify.ts';
 import { loadLayer, loadModel } from '../runtime/webgpu/load.ts';
 import { CommandError, EXIT } from './io.ts';
 import type { InputShape, RunInputs, Trace } from './run-io.ts';
@@ -61,7 +62,7 @@ export async function openSpec(spec: Spec, weights: TensorSet, options: CompileO
 interface PackageModule {
   readonly manifest: Manifest;
   load(options: { readonly weights: string }): Promise<Model & Layer>;
-  verify(): Promise<unknown>;
+  verify(): Promise<VerifyReport>;
 }
 
 const isPackageModule = (m: unknown): m is PackageModule =>

@@ -1,29 +1,35 @@
 /** `--no-PASS`: passes a user switches off. Commander knows no open set of flags, so they are read here. */
+import { suggest } from '../diagnostics/suggest.ts';
 import { PASS_NAMES } from '../driver/compile.ts';
 import { CommandError, EXIT } from './io.ts';
 
-/** The passes named by `--no-…` on this command line; any other unknown option is a usage error. */
-export function disabledPasses(argv: readonly string[] = process.argv.slice(2), known: ReadonlySet<string> = KNOWN): ReadonlySet<string> {
-  const disabled = new Set<string>();
-  for (const arg of argv) {
-    if (arg === '--') break;
-    if (!arg.startsWith('--no-')) {
-      const name = arg.split('=')[0] ?? '';
-      if (arg.startsWith('--') && !known.has(name)) {
-        throw new CommandError(EXIT.usage, `unknown option ${JSON.stringify(name)}`, { fix: 'add --help to see the options' });
-      }
-      continue;
-    }
-    const name = arg.slice(5);
-    if (!PASS_NAMES.includes(name)) {
-      throw new CommandError(EXIT.usage, `there is no pass ${JSON.stringify(name)}`, { fix: `--no- takes one of ${PASS_NAMES.join(', ')}` });
-    }
-    disabled.add(name);
-  }
-  return disabled;
+/** The passes named by `--no-…` before any `--`. */
+export function disabledPasses(argv: readonly string[] = process.argv.slice(2)): ReadonlySet<string> {
+  const end = argv.indexOf('--');
+  const options = end < 0 ? argv : argv.slice(0, end);
+  return new Set(options.filter((arg) => arg.startsWith('--no-')).map((arg) => requirePass(arg.slice(5))));
 }
 
-/** The declared long options of the commands that take `--no-PASS`. */
-const KNOWN: ReadonlySet<string> = new Set(
-  'json verbose target out weights limits unit input output trace tokens stage after bucket help'.split(' ').map((o) => `--${o}`),
-);
+const didYouMean = (near: readonly string[], otherwise: string): string => (near[0] === undefined ? otherwise : `did you mean ${near[0]}?`);
+
+/** `name`, if there is such a pass. @throws CommandError */
+export function requirePass(name: string, others: readonly string[] = []): string {
+  const names = [...others, ...PASS_NAMES];
+  if (names.includes(name)) return name;
+  throw new CommandError(EXIT.usage, `there is no pass ${JSON.stringify(name)}`, { fix: didYouMean(suggest(name, names), `one of ${names.join(', ')}`) });
+}
+
+/**
+ * The one operand of a command that takes `--no-PASS`, where `given` still holds everything that commander does not know.
+ * @param known the command's declared long options
+ */
+export function withoutPasses(given: readonly string[], known: readonly string[]): readonly string[] {
+  const operands: string[] = [];
+  for (const arg of given) {
+    if (arg === '-' || !arg.startsWith('-')) operands.push(arg);
+    else if (arg.startsWith('--no-')) requirePass(arg.slice(5));
+    else throw new CommandError(EXIT.usage, `unknown option ${JSON.stringify(arg)}`, { fix: didYouMean(suggest(arg, known), 'add --help to see the options') });
+  }
+  if (operands.length > 1) throw new CommandError(EXIT.usage, `one file is expected, not ${operands.length}: ${operands.map((o) => JSON.stringify(o)).join(', ')}`);
+  return operands;
+}

@@ -1,5 +1,5 @@
 /** Runs one command: every way it can end becomes an exit code and, where it failed, words. */
-import { CommandError, type CommonOptions, EXIT, makeIo, Reported } from './io.ts';
+import { CommandError, type CommonOptions, EXIT, type ExitCode, makeIo, Reported } from './io.ts';
 
 interface TypedError {
   readonly code: string;
@@ -7,12 +7,24 @@ interface TypedError {
 }
 
 const isTyped = (error: Error): error is Error & TypedError =>
-  'code' in error && typeof error.code === 'string' && /^MOE5\d{3}$/.test(error.code);
+  'code' in error && typeof error.code === 'string' && /^MOE[59]\d{3}$/.test(error.code);
 
 const isSystem = (error: Error): error is Error & { readonly code: string; readonly path?: string } =>
   'code' in error && typeof error.code === 'string' && /^E[A-Z]+$/.test(error.code);
 
-const NO_DEVICE: ReadonlySet<string> = new Set(['NoWebGPUError', 'NoAdapterError', 'FeatureMissingError']);
+/** Exit codes of the runtime's errors by their class; of all others, `io`. */
+const RUNTIME_EXITS: ReadonlyMap<string, ExitCode> = new Map([
+  ['NoWebGPUError', EXIT.noDevice],
+  ['NoAdapterError', EXIT.noDevice],
+  ['FeatureMissingError', EXIT.noDevice],
+  ['LimitTooSmallError', EXIT.noDevice],
+  ['OutOfMemoryError', EXIT.noDevice],
+  ['DeviceLostError', EXIT.noDevice],
+  ['ShaderCompileError', EXIT.noDevice],
+  ['NumericsError', EXIT.verification],
+  ['AbortError', EXIT.interrupted],
+  ['InternalError', EXIT.internal],
+]);
 
 const SYSTEM_WORDS: Readonly<Record<string, string>> = {
   ENOENT: 'does not exist',
@@ -35,7 +47,7 @@ function failureOf(error: unknown): Failure {
     return { exitCode: error.exitCode, message: error.message, ...(error.code === undefined ? {} : { code: error.code }), ...(error.fix === undefined ? {} : { fix: error.fix }) };
   }
   if (error instanceof Error && isTyped(error)) {
-    const exitCode = NO_DEVICE.has(error.name) ? EXIT.noDevice : error.name === 'WeightsError' ? EXIT.io : EXIT.diagnostics;
+    const exitCode = RUNTIME_EXITS.get(error.name) ?? EXIT.io;
     return { exitCode, message: error.message, code: error.code, ...(error.fix === undefined ? {} : { fix: error.fix }) };
   }
   if (error instanceof Error && isSystem(error)) {

@@ -1,5 +1,5 @@
 /** Tensors in and out of `moec run`: input_ids of a model; x and token_ids of a layer; logits or y, and the trace. */
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import type { Spec } from '../driver/analysis.ts';
 import { type NewTensor, writeSafetensors } from '../runtime/core/safetensors.ts';
 import { readF32, readI32, type TensorSet } from '../runtime/core/tensors.ts';
@@ -79,10 +79,22 @@ export const resultTensor = (name: string, shape: readonly number[], data: Float
   name, shape, data, dtype: data instanceof Float64Array ? 'F64' : 'F32',
 });
 
-/** Writes a file in one step: whole or not at all. */
+const WRITE_FAILURES: Readonly<Record<string, string>> = {
+  ENOENT: 'its directory does not exist',
+  ENOTDIR: 'its directory is a file',
+  EISDIR: 'it is a directory',
+  EACCES: 'you may not write there',
+  EPERM: 'you may not write there',
+  EROFS: 'the file system is read-only',
+  ENOSPC: 'the disk is full',
+  ENAMETOOLONG: 'the name is too long',
+};
+
+/** Writes a file in one step: whole or not at all. @throws CommandError naming the file */
 export function writeWhole(path: string, bytes: Uint8Array): void {
   const temporary = `${path}.tmp-${process.pid}`;
   try {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) throw Object.assign(new Error(), { code: 'EISDIR' });
     const fd = openSync(temporary, 'wx');
     try {
       for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
@@ -93,7 +105,9 @@ export function writeWhole(path: string, bytes: Uint8Array): void {
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw error;
+    const known = error instanceof Error && 'code' in error && typeof error.code === 'string' ? WRITE_FAILURES[error.code] : undefined;
+    if (known === undefined) throw error;
+    throw new CommandError(EXIT.io, `${path} cannot be written: ${known}`);
   }
 }
 

@@ -1,0 +1,142 @@
+/**
+ * Golden vectors of a package: procedural weights and inputs, and what the f64 reference makes of them.
+ * A spec too large to run here gets a twin: the same spec with every size scaled down, compiled on its own.
+ */
+import { createReference, type Reference } from '../ir/graph/evaluate/reference.ts';
+import type { Data } from '../ir/graph/evaluate/evaluate.ts';
+import type { GraphProgram } from '../lower/graph-program.ts';
+import type { Attention, Ffn, LayerFfn, Router, Spec } from '../model/types.ts';
+import { type Golden, encodeGolden, type GoldenVector } from '../runtime/core/golden.ts';
+import { F32_GATE } from '../runtime/core/metrics.ts';
+import { proceduralIds, proceduralInput, proceduralWeights } from '../runtime/core/procedural.ts';
+import { weightsOf } from '../runtime/core/weights.ts';
+import { analyze } from '../model/index.ts';
+import { weightSections } from './reference.ts';
+
+/** Weights a package may make and multiply to verify itself; larger specs verify a twin. */
+export const MAX_GOLDEN_PARAMS = 1_000_000;
+
+const SEED = 20_240_111;
+/** Calls that verify the decode form (few tokens) and the prefill form. */
+const DECODE = 3;
+const PREFILL = 12;
+
+/** The evaluator over procedural weights, as `verify` makes them on the device. */
+function proceduralReference(graphs: GraphProgram, experts: number): Reference {
+  const sections = weightSections(graphs.sections);
+  const sequence = graphs.sequence.map((s) => ({ section: s.section, layer: s.layer ?? null }));
+  const weights = new Map<string, Data>();
+  for (const { name, param, layer } of weightsOf(sections, sequence)) {
+    const values = proceduralWeights(param, layer, SEED, experts);
+    weights.set(name, param.elem === 'i32' || param.elem === 'u32' ? Int32Array.from(values) : values);
+  }
+  const lookup = (name: string): Data => {
+    const data = weights.get(name);
+    if (data === undefined) throw new Error(`no procedural weight ${name}`);
+    return data;
+  };
+  return createReference(graphs, lookup, DECODE + PREFILL);
+}
+
+const floats = (data: Data | undefined): Float64Array => Float64Array.from(data ?? []);
+/** Dropped slots are −1 in what the runtime hands out. */
+const signedIds = (data: Data | undefined): Int32Array | undefined => (data === undefined ? undefined : Int32Array.from(data, (x) => x | 0));
+
+function modelVectors(reference: Reference, vocab: number): GoldenVector[] {
+  const prompt = proceduralIds(SEED, PREFILL, vocab);
+  const split = [PREFILL - DECODE, 1, DECODE - 1];
+  const run = (lengths: readonly number[]): Float64Array => {
+    reference.reset();
+    let past = 0;
+    const parts = lengths.map((n) => {
+      const ids = prompt.slice(past, past + n);
+      past += n;
+      return floats(reference.run({ ids }).results['y']);
+    });
+    return Float64Array.from(parts.flatMap((p) => [...p]));
+  };
+  return [
+    { name: 'prefill', ids: prompt, y: run([PREFILL]) },
+    { name: 'prefill, then decoding', ids: prompt, split, y: run(split) },
+  ];
+}
+
+function layerVectors(reference: Reference, hidden: number, vocab: number | undefined): GoldenVector[] {
+  return [
+    { name: 'few tokens', tokens: DECODE },
+    { name: 'many tokens', tokens: PREFILL },
+  ].map(({ name, tokens }) => {
+    reference.reset();
+    const x = proceduralInput(SEED + tokens, tokens, hidden);
+    const tokenIds = vocab === undefined ? undefined : proceduralIds(SEED + tokens, tokens, vocab);
+    const { results } = reference.run({ x: Float64Array.from(x), ...(tokenIds === undefined ? {} : { ids: tokenIds }) });
+    return { name, x, tokenIds, y: floats(results['y']), topkIndices: signedIds(results['topk_indices']) };
+  });
+}
+
+const expertsOf = (spec: Spec): number => {
+  const ffns = spec.kind === 'model' ? spec.kinds.map((k) => k.ffn) : [spec.ffn];
+  const moe = ffns.find((f) => f.kind === 'moe');
+  return moe?.kind === 'moe' ? moe.experts : 0;
+};
+
+/** The bytes of golden.bin for a spec small enough to run here. */
+export function goldenVectors(spec: Spec, graphs: GraphProgram): Uint8Array<ArrayBuffer> {
+  const reference = proceduralReference(graphs, expertsOf(spec));
+  const isHashed = spec.kind === 'layer' && spec.ffn.kind === 'moe' && spec.ffn.router.select.kind === 'hash';
+  const vectors = spec.kind === 'model' ? modelVectors(reference, spec.vocab) : layerVectors(reference, spec.hidden, isHashed ? spec.vocab : undefined);
+  const golden: Golden = { seed: SEED, gate: F32_GATE, vectors };
+  return encodeGolden(golden, spec.hidden);
+}
+
+// ---------------------------------------------------------------- twins
+
+const least = (n: number, limit: number): number => Math.min(n, limit);
+const scaledFfn = (f: Ffn, width: number): Ffn => ({ ...f, width: least(f.width, width) });
+
+/** Fewer experts in as many groups as before where that can be; the rule of the router stays. */
+function scaledRouter(router: Router, experts: number, active: number): { readonly router: Router; readonly experts: number } {
+  const { groups } = router;
+  if (groups === undefined) return { router, experts };
+  const perGroup = Math.max(2, Math.ceil(active / groups.keep));
+  return { router, experts: groups.count * perGroup };
+}
+
+function scaledLayer(ffn: LayerFfn): LayerFfn {
+  if (ffn.kind === 'dense') return { ...ffn, ffn: scaledFfn(ffn.ffn, 40) };
+  const active = least(ffn.active, 4);
+  const { router, experts } = scaledRouter(ffn.router, least(ffn.experts, Math.max(8, active * 2)), active);
+  const shared = ffn.shared === undefined ? {} : { shared: { ...ffn.shared, ffn: scaledFfn(ffn.shared.ffn, 24) } };
+  const { segmentation: _notation, shared: _shared, ...rest } = ffn;
+  return { ...rest, active, experts, router, expert: scaledFfn(ffn.expert, 12), ...shared };
+}
+
+const SMALL_HEAD = 16;
+
+function scaledAttention(a: Attention): Attention {
+  if (a.kind === 'mla') {
+    const rope = { ...a.rope, dim: least(a.rope.dim, 8) };
+    const sizes = { heads: least(a.heads, 4), kvLora: least(a.kvLora, 16), nopeDim: least(a.nopeDim, 8), ropeDim: least(a.ropeDim, 8), vDim: least(a.vDim, 12) };
+    return { ...a, ...sizes, rope, ...(a.qLora === undefined ? {} : { qLora: least(a.qLora, 20) }) };
+  }
+  const ratio = a.heads / a.kvHeads;
+  const kvHeads = least(a.kvHeads, 2);
+  const headDim = least(a.headDim, SMALL_HEAD);
+  const heads = kvHeads * least(ratio, 4);
+  const rope = a.rope === undefined ? {} : { rope: { ...a.rope, dim: Math.max(2, 2 * Math.floor((a.rope.dim * headDim) / a.headDim / 2)) } };
+  const window = a.window === undefined ? {} : { window: least(a.window, 4) };
+  return { ...a, heads, kvHeads, headDim, ...rope, ...window };
+}
+
+/** The same spec with small sizes: one layer of each kind, the same rules, passes and kernel families. */
+export function twinOf(spec: Spec): Spec {
+  const hidden = least(spec.hidden, 64);
+  if (spec.kind === 'layer') {
+    const vocab = spec.vocab === undefined ? {} : { vocab: least(spec.vocab, 64) };
+    return { ...spec, hidden, ffn: scaledLayer(spec.ffn), ...vocab };
+  }
+  const kinds = spec.kinds.map((k) => ({ ...k, attention: scaledAttention(k.attention), ffn: scaledLayer(k.ffn) }));
+  return { ...spec, hidden, vocab: least(spec.vocab, 96), context: least(spec.context, 64), kinds, layers: kinds.map((_, i) => i) };
+}
+
+export const needsTwin = (spec: Spec): boolean => analyze(spec, 1).params.total > MAX_GOLDEN_PARAMS;

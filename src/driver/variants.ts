@@ -1,0 +1,31 @@
+/** A spec's contestants for a benchmark: itself, itself without fusion, and the dense spec of equal activated size. */
+import type { Ffn, LayerFfn, Spec } from '../model/types.ts';
+import { FUSION_PASSES } from '../passes/graph/pipeline.ts';
+import { type CompileOptions, PASS_NAMES } from './compile.ts';
+
+export interface Contestant {
+  readonly name: string;
+  readonly spec: Spec;
+  readonly options: CompileOptions;
+}
+
+/** One FFN as wide as what runs for a token: the active experts and the shared ones. */
+function activatedFfn(ffn: LayerFfn): Ffn {
+  if (ffn.kind === 'dense') return ffn.ffn;
+  const { clamp: _clamp, ...network } = ffn.expert;
+  return { ...network, bias: false, width: ffn.active * ffn.expert.width + (ffn.shared?.ffn.width ?? 0) };
+}
+
+/** The spec with every mixture replaced by a dense network of the same activated size. */
+export function denseTwin(spec: Spec): Spec {
+  const dense = (ffn: LayerFfn): LayerFfn => ({ kind: 'dense', ffn: activatedFfn(ffn) });
+  return spec.kind === 'layer' ? { ...spec, ffn: dense(spec.ffn) } : { ...spec, kinds: spec.kinds.map((k) => ({ ...k, ffn: dense(k.ffn) })) };
+}
+
+/** `unfused`, `dense`, or `no-PASS`; undefined for any other word. */
+export function contestant(spec: Spec, word: string): Contestant | undefined {
+  if (word === 'unfused') return { name: word, spec, options: { disabled: new Set(FUSION_PASSES) } };
+  if (word === 'dense') return { name: word, spec: denseTwin(spec), options: {} };
+  const pass = word.startsWith('no-') ? word.slice(3) : undefined;
+  return pass !== undefined && PASS_NAMES.includes(pass) ? { name: word, spec, options: { disabled: new Set([pass]) } } : undefined;
+}
