@@ -37,9 +37,12 @@ export interface AttentionSchedule {
   readonly block: number;
   /** (token, query head) pairs a block serves; a power of two, at most `block`. */
   readonly rows: number;
+  /** Keys one thread multiplies with all rows; divides `block`. Above 1 threads rest meanwhile, but what is read is used more often. */
+  readonly tn: number;
 }
 
-const MOST_ROWS = 8;
+/** More rows a block are hardly faster in software and take a driver's compiler several times as long. */
+const MOST_ROWS = 4;
 /** Threads that look for the maximum of one row of scores. */
 const PARTS = 8;
 const LOWEST = -3.4e38;
@@ -47,7 +50,8 @@ const LOWEST = -3.4e38;
 export function attentionSchedule(p: AttentionProblem, caps: Capabilities): AttentionSchedule {
   const perGroup = p.heads / p.kvHeads;
   const pairs = p.maxTokens === undefined ? MOST_ROWS : 2 ** Math.floor(Math.log2(perGroup));
-  return { block: Math.min(64, caps.maxThreadsPerBlock), rows: Math.min(MOST_ROWS, pairs) };
+  const rows = Math.min(MOST_ROWS, pairs);
+  return { block: Math.min(64, caps.maxThreadsPerBlock), rows, tn: rows > 1 ? 2 : 1 };
 }
 
 const isPower = (n: number): boolean => Number.isInteger(n) && n >= 1 && 2 ** Math.round(Math.log2(n)) === n;
@@ -62,6 +66,7 @@ function check(p: AttentionProblem, s: AttentionSchedule, caps: Capabilities): v
   if (!isPower(s.block) || !isPower(s.rows) || s.rows > s.block) {
     throw new Error(`attention: ${s.rows} rows over ${s.block} threads: both must be powers of two, no more rows than threads`);
   }
+  if (!isPower(s.tn) || s.tn > s.block) throw new Error(`attention: ${s.tn} keys a thread do not divide ${s.block}`);
   const shared = 4 * s.rows * (s.block + partsOf(s));
   if (s.block > caps.maxThreadsPerBlock || shared > caps.maxSharedBytes) {
     throw new Error(`attention: ${s.rows} rows over ${s.block} threads need ${shared} bytes of shared memory; over the target's limits`);
@@ -125,7 +130,8 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
   const lastToken = b.div(b.sub(b.min(b.add(pair0, b.u32(s.rows)), pairs), b.u32(1)), b.u32(perGroup));
   const keyEnd = define(body, 'key_end', b.add(past, lastToken, b.u32(1)));
   const oldest = p.window === undefined ? undefined : b.add(past, tokenOf(b.u32(0)), b.u32(1));
-  const keyBegin = define(body, 'key_begin', oldest === undefined ? b.u32(0) : b.sub(b.max(oldest, b.u32(p.window ?? 0)), b.u32(p.window ?? 0)));
+  const window = b.u32(p.window ?? 0);
+  const keyBegin = define(body, 'key_begin', oldest === undefined ? b.u32(0) : b.sub(b.max(oldest, window), window));
 
   const states = range(s.rows).map((r): RowState => {
     const names = { max: `max${r}`, sum: `sum${r}`, acc: range(perThread).map((u) => `out${r}_${u}`) };
@@ -133,7 +139,8 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
     body.push(b.var_(names.max, first), b.var_(names.sum, b.f32(sinks === undefined ? 0 : 1)));
     for (const name of names.acc) body.push(b.var_(name, b.splat(vLanes, b.f32(0))));
     const f32 = b.ty('f32');
-    return { names, max: b.variable(names.max, f32), sum: b.variable(names.sum, f32), acc: names.acc.map((name) => b.variable(name, b.ty('f32', vLanes))) };
+    const acc = names.acc.map((name) => b.variable(name, b.ty('f32', vLanes)));
+    return { names, max: b.variable(names.max, f32), sum: b.variable(names.sum, f32), acc };
   });
   const columnOf = (u: number): Expr => b.add(b.thread, b.u32(u * block));
   const hasColumn = (u: number): Expr => ((u + 1) * block <= columns ? b.bool(true) : b.lt(columnOf(u), b.u32(columns)));
@@ -150,7 +157,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
     );
     const stmts: Stmt[] = [
       b.tileAlloc(tile),
-      b.mainloop(tile, queries, [keys], p.qkDim, { variant: 'fma', staging: 'register', tm: s.rows, tn: 1, bk: lanes }),
+      b.mainloop(tile, queries, [keys], p.qkDim, { variant: 'fma', staging: 'register', tm: s.rows, tn: s.tn, bk: lanes }),
       b.tileMap(tile, (r, j, [dot]) => {
         const score = clampFinite(b.mul(dot ?? b.f32(0), b.f32(p.scale)));
         return [b.store(scores, b.add(b.mul(r, b.u32(block)), j), b.select(sees(r, b.add(base, j)), score, b.f32(LOWEST)))];

@@ -3,7 +3,9 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
-import { define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, segmentOf, segmentScalars, wantIndexable, wantWhole } from './common.ts';
+import {
+  define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, segmentOf, segmentScalars, wantIndexable, wantWhole,
+} from './common.ts';
 import type { ElementwiseSchedule, Segmented, StorageElem } from './common.ts';
 
 export interface EmbedProblem extends Segmented {

@@ -17,7 +17,8 @@ export interface SliceHeadsProblem extends Rows {
 export function sliceHeads(p: SliceHeadsProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('slice_heads', { heads: p.heads, stride: p.stride, length: p.length, rowsPerToken: p.rowsPerToken });
   wantWhole('slice_heads', { start: p.start }, 0);
-  if (p.start + p.length > p.stride) throw new Error(`slice_heads: columns ${p.start} to ${p.start + p.length} leave a head of ${p.stride}`);
+  const end = p.start + p.length;
+  if (end > p.stride) throw new Error(`slice_heads: columns ${p.start} to ${end} leave a head of ${p.stride}`);
   const lanes = lanesFor(p.stride, p.start, p.length);
   const length = p.length / lanes;
   const x = globalBuffer('x', 'f32', lanes);

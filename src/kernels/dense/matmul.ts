@@ -10,7 +10,9 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { mainloopSchedule, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { TileSchedule } from '../schedule.ts';
-import { define, globalBuffer, inLine, lanesFor, launch, line, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole } from './common.ts';
+import {
+  define, globalBuffer, inLine, lanesFor, launch, line, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
+} from './common.ts';
 import type { Rows, Segmented, StorageElem } from './common.ts';
 
 export interface LinearSchedule extends TileSchedule {
@@ -53,11 +55,13 @@ export interface MatmulParts {
   result(sums: readonly Expr[], col: Expr, at: Expr): Expr;
 }
 
-/** x f32 [rows, heads · k]; weight [heads, products · n, k]; y f32 [rows, heads · n]. Splits run over heads, or over n where there is one head. */
+/** x f32 [rows, heads · k]; weight [heads, products · n, k]; y f32 [rows, heads · n]. Splits run over heads, over n where there is one. */
 export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined, caps: Capabilities): Launch {
   const { family, shape: p } = parts;
   wantWhole(family, { heads: p.heads, n: p.n, k: p.k, segmentRows: p.segmentRows, maxRows: p.maxRows, rowsPerToken: p.rowsPerToken });
-  if (p.products === 2 && p.segmentRows !== undefined) throw new Error(`${family}: a weight of gate and up rows cannot be split over its rows`);
+  if (p.products === 2 && p.segmentRows !== undefined) {
+    throw new Error(`${family}: a weight of gate and up rows cannot be split over its rows`);
+  }
   const s = schedule ?? linearSchedule(p, caps);
   const lanes = lanesFor(p.k);
   const { oneRow, ...tileSchedule } = s;
@@ -120,7 +124,8 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
   const full = compute(s.bm, s.tm, 'acc');
   body.push(...(oneRow === 1 && s.bm > 1 ? [b.if_(b.eq(rows, b.u32(1)), compute(1, 1, 'acc_one'), full)] : full));
 
-  const ran: readonly Stmt[] = p.segmentRows === undefined ? body : withinSegment(body, byHead, localHead, col0, heads.count, columns.count);
+  const inside = byHead ? b.lt(localHead, heads.count) : b.lt(col0, columns.count);
+  const ran = p.segmentRows === undefined ? body : withinSegment(body, inside);
   const total = b.mul(bandCount, b.u32(heads.most * perHead));
   const scalars: readonly ScalarName[] = ['T', ...segmentScalars(p)];
   return launch({
@@ -136,8 +141,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
 }
 
 /** The last segment may be smaller than the grid is made for: its surplus blocks do nothing. */
-function withinSegment(body: readonly Stmt[], byHead: boolean, localHead: Expr, col0: Expr, heads: Expr, columns: Expr): readonly Stmt[] {
+function withinSegment(body: readonly Stmt[], inside: Expr): readonly Stmt[] {
   const cut = body.findIndex((s) => s.k !== 'let');
-  const inside = byHead ? b.lt(localHead, heads) : b.lt(col0, columns);
   return [...body.slice(0, cut), b.if_(inside, body.slice(cut))];
 }

@@ -89,5 +89,6 @@ export function expectClose(got: ArrayLike<number>, want: ArrayLike<number>, tol
 
 /** Same bits everywhere. */
 export function expectSameBits(a: Float32Array, b: Float32Array): void {
-  expect(Array.from(new Uint32Array(a.buffer, a.byteOffset, a.length))).toEqual(Array.from(new Uint32Array(b.buffer, b.byteOffset, b.length)));
+  const bits = (x: Float32Array): readonly number[] => Array.from(new Uint32Array(x.buffer, x.byteOffset, x.length));
+  expect(bits(a)).toEqual(bits(b));
 }

@@ -139,7 +139,8 @@ describe('linear', () => {
         for (let first = 0; first < p.n; first += segmentRows ?? 0) {
           const count = Math.min(segmentRows ?? 0, p.n - first);
           const weight = d.weight.data.slice(first * p.k, (first + count) * p.k);
-          run(linear(p, s, NARROW), { ...d, weight, bias: d.bias.data, y }, { T, constants: { 'segment.first': first, 'segment.count': count } }, true);
+          const constants = { 'segment.first': first, 'segment.count': count };
+          run(linear(p, s, NARROW), { ...d, weight, bias: d.bias.data, y }, { T, constants }, true);
         }
         expectSameBits(y, want);
       }
@@ -162,7 +163,8 @@ describe('linear', () => {
   });
 
   it('refuses what it cannot do', () => {
-    expect(() => linear(problem({ epilogue: { kind: 'glu', activation: 'silu' }, segmentRows: 4 }), undefined, CAPS)).toThrow(/cannot be split/);
+    const glu = { kind: 'glu', activation: 'silu' } as const;
+    expect(() => linear(problem({ epilogue: glu, segmentRows: 4 }), undefined, CAPS)).toThrow(/cannot be split/);
     expect(() => linear(problem({ n: 0 }), undefined, CAPS)).toThrow(/whole number/);
     expect(() => linear(problem({ n: 2 ** 20, k: 2 ** 15 - 1 }), undefined, CAPS)).toThrow(/2\^32/);
     expect(() => linear(problem({}), { ...MATVEC, bn: 512 }, CAPS)).toThrow(/512 threads/);

@@ -124,11 +124,11 @@ describe('mutations of', () => {
     const calls = [call(plain, 3, 5), call(plain, 1, 0), call(plain, 5, 2, Math.abs)];
     // With scores that all overflow, a key that is not seen would weigh as much as one that is.
     const overflow = call(plain, 3, 2, (x) => Math.abs(x) * 1e25);
-    check(k.attention(plain, { block: 4, rows: 1 }, PAIRS), calls, idle);
-    check(k.attention(plain, { block: 4, rows: 2 }, PAIRS), [...calls, overflow], [...idle, /scores\[thread \+ 4\] = select/]);
+    check(k.attention(plain, { block: 4, rows: 1, tn: 1 }, PAIRS), calls, idle);
+    check(k.attention(plain, { block: 4, rows: 2, tn: 1 }, PAIRS), [...calls, overflow], [...idle, /scores\[thread \+ 4\] = select/]);
     const grouped: k.AttentionProblem = { heads: 6, kvHeads: 2, qkDim: 2, vDim: 3, scale: 1, vFromK: false, window: 3 };
     const window = [call(grouped, 3, 5), call(grouped, 5, 0, Math.abs), call(grouped, 6, 2, (x) => Math.abs(x) * 1e25)];
-    check(k.attention({ ...grouped, sinksElem: 'f32' }, { block: 4, rows: 1 }, { ...NARROW, maxGrid: 4 }), window, idle);
-    check(k.attention(grouped, { block: 4, rows: 4 }, NARROW), window, [...idle, /scores\[thread\] = select/, /scores\[thread \+ 12\] = select/]);
+    check(k.attention({ ...grouped, sinksElem: 'f32' }, { block: 4, rows: 1, tn: 1 }, { ...NARROW, maxGrid: 4 }), window, idle);
+    check(k.attention(grouped, { block: 4, rows: 4, tn: 1 }, NARROW), window, [...idle, /scores\[thread\] = select/, /scores\[thread \+ 12\] = select/]);
   });
 });
