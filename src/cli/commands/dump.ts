@@ -3,8 +3,8 @@ import { stableJson } from '../../base/hash.ts';
 import { compileSpec, lowerSpec, PASS_NAMES } from '../../driver/compile.ts';
 import { printGraph, printKernel } from '../../driver/print.ts';
 import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.ts';
-import { loadSpec, readSpecFile } from '../load-spec.ts';
-import { disabledPasses } from '../passes-option.ts';
+import { loadSpec, readSpecFile, tell } from '../load-spec.ts';
+import { disabledPasses, requirePass } from '../passes-option.ts';
 
 interface Options extends CommonOptions {
   readonly stage: 'ast' | 'model' | 'graph' | 'kernels' | 'wgsl' | 'cuda' | 'manifest';
@@ -15,12 +15,9 @@ interface Options extends CommonOptions {
 
 const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
 
-/** The passes after the named one, which are left out. */
+/** The passes after the named one, which are left out; all of them after `lower`. */
 function passesAfter(name: string): readonly string[] {
-  if (name === 'lower') return PASS_NAMES;
-  const at = PASS_NAMES.indexOf(name);
-  if (at < 0) throw new CommandError(EXIT.usage, `there is no pass ${JSON.stringify(name)}`, { fix: `one of lower, ${PASS_NAMES.join(', ')}` });
-  return PASS_NAMES.slice(at + 1);
+  return PASS_NAMES.slice(PASS_NAMES.indexOf(requirePass(name, ['lower'])) + 1);
 }
 
 function dumpGraph(io: Io, options: Options, path: string): void {
@@ -39,6 +36,7 @@ export function run(args: readonly string[], options: Options): number {
   if (options.stage === 'ast') {
     const file = readSpecFile(path);
     io.out(pretty(file.front.ast ?? null));
+    tell(io, file, file.front.diagnostics);
     return file.front.diagnostics.some((d) => d.severity === 'error') ? EXIT.diagnostics : EXIT.ok;
   }
   if (options.stage === 'cuda') throw new CommandError(EXIT.usage, 'this version compiles for webgpu only', { fix: '--stage wgsl' });

@@ -19,25 +19,25 @@ function replaceFile(file: string, text: string): void {
 export function run(files: readonly string[], options: Options): number {
   const io = makeIo(options);
   let status: number = EXIT.ok;
-  const report: { readonly file: string; readonly changed: boolean }[] = [];
+  const report: { readonly file: string; readonly changed?: boolean; readonly text?: string; readonly diagnostics?: unknown }[] = [];
   for (const file of files) {
     const text = readText(file);
     const result = format(text, file);
     if (countErrors(result.diagnostics) > 0) {
-      if (io.json) io.emit({ file, diagnostics: toJson(result.diagnostics, () => text) });
+      if (io.json) report.push({ file, diagnostics: toJson(result.diagnostics, () => text) });
       else io.say(renderText(result.diagnostics, () => text, { color: io.color }));
       status = EXIT.diagnostics;
       continue;
     }
     const changed = result.text !== text;
-    report.push({ file, changed });
+    report.push({ file, changed, ...(file === '-' ? { text: result.text } : {}) });
     if (options.check === true) {
       if (changed) {
         io.say(`${file}: not formatted`);
         status = EXIT.diagnostics;
       }
     } else if (file === '-') {
-      io.out(result.text);
+      if (!io.json) io.out(result.text);
     } else if (changed) {
       replaceFile(file, result.text);
       io.say(`${file}: formatted`);

@@ -45,6 +45,14 @@ function tell(io: Io, result: InitResult): void {
   for (const note of result.notes) io.say(`note: ${note}`);
 }
 
+function write(io: Io, output: string, text: string, force: boolean): void {
+  if (existsSync(output) && !force) {
+    throw new CommandError(EXIT.io, `${output} exists already`, { fix: 'choose another name, or add --force to replace it' });
+  }
+  writeWhole(output, new TextEncoder().encode(text));
+  io.say(`${output}: written`);
+}
+
 export function run(_args: readonly string[], options: Options): number {
   const io = makeIo(options);
   if ((options.from === undefined) === (options.template === undefined)) {
@@ -52,20 +60,12 @@ export function run(_args: readonly string[], options: Options): number {
   }
   const result = options.from === undefined ? initTemplate(options.template ?? '') : fromConfig(options.from);
   const bad = hasErrors(result.diagnostics);
+  if (!io.json) tell(io, result);
+  if (!bad && options.output !== undefined) write(io, options.output, result.text, options.force === true);
   if (io.json) {
     io.emit({ text: result.text, notes: result.notes, diagnostics: toJson(result.diagnostics, () => undefined), output: bad ? null : (options.output ?? null) });
-  } else {
-    tell(io, result);
+  } else if (!bad && options.output === undefined) {
+    io.out(result.text);
   }
-  if (bad) return EXIT.diagnostics;
-  if (options.output === undefined) {
-    if (!io.json) io.out(result.text);
-    return EXIT.ok;
-  }
-  if (existsSync(options.output) && options.force !== true) {
-    throw new CommandError(EXIT.io, `${options.output} exists already`, { fix: 'choose another name, or add --force to replace it' });
-  }
-  writeWhole(options.output, new TextEncoder().encode(result.text));
-  io.say(`${options.output}: written`);
-  return EXIT.ok;
+  return bad ? EXIT.diagnostics : EXIT.ok;
 }

@@ -23,6 +23,13 @@ interface Options extends CommonOptions {
   readonly unit?: string;
 }
 
+/** Reading `--weights` lazily from a file that is replaced meanwhile would mix two checkpoints; losing it would be worse. */
+function refuseSameFile(output: string, inputs: readonly string[]): void {
+  const [to, ...from] = [output, ...inputs].map((p) => statSync(p, { throwIfNoEntry: false }));
+  const same = from.findIndex((f) => f !== undefined && to !== undefined && f.dev === to.dev && f.ino === to.ino);
+  if (same >= 0) throw new CommandError(EXIT.usage, `--output is the same file as ${inputs[same] ?? ''}, which is read`, { fix: 'write to another file' });
+}
+
 function required(value: string | undefined, option: string): string {
   if (value === undefined) throw new CommandError(EXIT.usage, `${option} is missing`, { fix: 'moec run --help shows an example' });
   return value;
@@ -89,6 +96,7 @@ async function produce(io: Io, path: string, options: Options): Promise<{ readon
 export async function run(args: readonly string[], options: Options): Promise<number> {
   const io = makeIo(options);
   const output = required(options.output, '--output');
+  refuseSameFile(output, [args[0] ?? '', required(options.weights, '--weights'), required(options.input, '--input')]);
   const { tensors, where } = await produce(io, args[0] ?? '', options);
   writeTensors(output, tensors);
   const described = tensors.map((t) => ({ name: t.name, dtype: t.dtype, shape: t.shape }));

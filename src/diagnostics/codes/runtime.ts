@@ -117,4 +117,11 @@ or [B, S, d] with the d of the spec, and where the router is a hash also \`token
 the file holds instead.`,
     { language: 'sh', code: `moec run layer.moe --weights w.safetensors --input x.safetensors --output y.safetensors` },
   ),
+  MOE5031: page(
+    'a package cannot be written there',
+    `\`moec compile --out DIR\` writes a package whole or not at all: into a new directory, an empty one, or one that holds an earlier
+package of moec and nothing else. It refuses the directory you are in or one above it, a link, and a directory with files that it
+did not write, because replacing them would lose them. Two commands never write one package at the same time.`,
+    { language: 'sh', code: `moec compile model.moe --out ./pkg` },
+  ),
 };
