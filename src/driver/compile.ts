@@ -3,10 +3,10 @@
  * Free of Node's modules; works in a browser.
  */
 import type { GraphProgram } from '../lower/graph-program.ts';
-import { type LowerOptions, lowerProgram, type SectionReport } from '../lower/lower-program.ts';
+import { type LowerOptions, lowerProgram, type SectionReport } from './lower-program.ts';
 import { lowerToGraphs } from '../lower/model-to-graph.ts';
 import type { Program } from '../lower/program.ts';
-import { type FusionReport, fusionReport, REPORT_TOKENS } from '../lower/report.ts';
+import { type FusionReport, fusionReport, REPORT_TOKENS } from './fusion-report.ts';
 import type { Spec } from '../model/types.ts';
 import { PASS_NAMES } from '../passes/graph/pipeline.ts';
 import type { Manifest } from '../runtime/core/abi.ts';

@@ -4,7 +4,7 @@ import { stableJson } from '../../src/base/hash.ts';
 import { operands, results } from '../../src/ir/graph/rewrite.ts';
 import type { Graph, Node, Value } from '../../src/ir/graph/types.ts';
 import { lowerGraph } from '../../src/lower/graph-to-kernels.ts';
-import { type LoweredProgram, lowerProgram } from '../../src/lower/lower-program.ts';
+import { type LoweredProgram, lowerProgram } from '../../src/driver/lower-program.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import type { Bucket, BufferRef, Section, Step } from '../../src/lower/program.ts';
 import type { Spec } from '../../src/model/types.ts';

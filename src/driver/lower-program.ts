@@ -1,13 +1,13 @@
 /** Sections of graphs → the program: every section optimised and lowered for its buckets, kernels shared by all of them. */
 import type { Graph } from '../ir/graph/types.ts';
+import type { GraphProgram } from '../lower/graph-program.ts';
+import { lowerGraph } from '../lower/graph-to-kernels.ts';
+import { kernelPool } from '../lower/kernel-pool.ts';
+import type { Program } from '../lower/program.ts';
 import { optimize } from '../passes/graph/pipeline.ts';
 import { DECODE_TOKENS } from '../passes/graph/plan.ts';
 import type { PassEvent } from '../passes/pass.ts';
 import type { Capabilities } from '../target/types.ts';
-import type { GraphProgram } from './graph-program.ts';
-import { lowerGraph } from './graph-to-kernels.ts';
-import { kernelPool } from './kernel-pool.ts';
-import type { Program } from './program.ts';
 
 export interface LowerOptions {
   readonly caps: Capabilities;

@@ -2,13 +2,13 @@
 import { evalSize, type Size, type SizeEnv } from '../base/size.ts';
 import { graphCost } from '../ir/graph/ops.ts';
 import type { Graph } from '../ir/graph/types.ts';
+import type { GraphProgram } from '../lower/graph-program.ts';
+import { mixtureNodes } from '../lower/groups.ts';
+import type { Bucket, Program, Step } from '../lower/program.ts';
+import { ELEM_BYTES } from '../lower/segments.ts';
 import { FUSION_PASSES } from '../passes/graph/pipeline.ts';
 import type { PassEvent } from '../passes/pass.ts';
-import { mixtureNodes } from './groups.ts';
-import type { GraphProgram } from './graph-program.ts';
 import { type LowerOptions, lowerProgram, type SectionReport } from './lower-program.ts';
-import type { Bucket, Program, Step } from './program.ts';
-import { ELEM_BYTES } from './segments.ts';
 
 /** What one run of a section takes. */
 export interface SectionCost {

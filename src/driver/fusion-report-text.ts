@@ -1,6 +1,6 @@
 /** The fusion report as text: a table per section, then what each pass did. */
 import type { PassEvent } from '../passes/pass.ts';
-import type { BucketReport, CallReport, FusionReport, SectionCost, SectionFusion } from './report.ts';
+import type { BucketReport, CallReport, FusionReport, SectionCost, SectionFusion } from './fusion-report.ts';
 
 type Row = readonly string[];
 

@@ -3,13 +3,13 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
-import { fusionReport, type FusionReport } from '../../src/lower/report.ts';
-import { renderFusionReport } from '../../src/lower/report-text.ts';
+import { fusionReport, type FusionReport } from '../../src/driver/fusion-report.ts';
+import { renderFusionReport } from '../../src/driver/fusion-report-text.ts';
 import { resolve } from '../../src/model/index.ts';
 import type { Spec } from '../../src/model/types.ts';
 import { parse } from '../../src/parser/index.ts';
 import { type Capabilities, WEBGPU_BASELINE, WEBGPU_MAX } from '../../src/target/types.ts';
-import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu } from './specs.ts';
+import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu } from '../lower/specs.ts';
 
 const report = (spec: Spec, caps: Capabilities = WEBGPU_BASELINE, disabled: readonly string[] = []): FusionReport =>
   fusionReport(lowerToGraphs(spec), { caps, disabled: new Set(disabled), deterministicBatch: false });
