@@ -4,9 +4,8 @@ import { interpret } from '../../src/ir/kernel/interpret.ts';
 import type { ScalarName } from '../../src/ir/kernel/types.ts';
 import * as k from '../../src/kernels/dense/index.ts';
 import type { Launch } from '../../src/kernels/launch.ts';
-import { finishKernel } from '../../src/passes/kernel/pipeline.ts';
 import { WEBGPU_BASELINE } from '../../src/target/types.ts';
-import { expectClose, expectSameBits, gridOf, memoryOf, random, stored } from '../kernels/dense/harness.ts';
+import { expectClose, expectSameBits, finish, gridOf, memoryOf, random, stored } from '../kernels/dense/harness.ts';
 import type { Operands } from '../kernels/dense/harness.ts';
 import { dawnDevice, runOnDawn } from './dawn.ts';
 import type { Memory } from './dawn.ts';
@@ -22,7 +21,7 @@ interface Call {
 
 /** Runs on Dawn; `operands` are left as they are, the written ones come back. */
 async function onDawn(launch: Launch, operands: Operands, call: Call, subgroups = false): Promise<Memory> {
-  const kernel = finishKernel(launch.kernel, { subgroups });
+  const kernel = finish(launch.kernel, subgroups);
   const memory: Memory = {};
   for (const [name, data] of Object.entries(memoryOf(launch, operands))) memory[name] = data.slice() as Memory[string];
   await runOnDawn(kernel, { grid: gridOf(launch, call.T), memory, scalars: { T: call.T, past: call.past ?? 0, ...call.constants } });
@@ -30,7 +29,7 @@ async function onDawn(launch: Launch, operands: Operands, call: Call, subgroups 
 }
 
 function onInterpreter(launch: Launch, operands: Operands, call: Call): Memory {
-  const kernel = finishKernel(launch.kernel, { subgroups: false });
+  const kernel = finish(launch.kernel, false);
   const memory: Memory = {};
   for (const [name, data] of Object.entries(memoryOf(launch, operands))) memory[name] = data.slice() as Memory[string];
   interpret(kernel, { grid: gridOf(launch, call.T), memory, scalars: { T: call.T, past: call.past ?? 0, ...call.constants } });

@@ -4,7 +4,7 @@ import { evalSize } from '../../../src/base/size.ts';
 import { interpret } from '../../../src/ir/kernel/interpret.ts';
 import type { TypedArray } from '../../../src/ir/kernel/interpret.ts';
 import { bf16ToNumber, f16ToNumber, numberToBf16, numberToF16 } from '../../../src/ir/kernel/numerics.ts';
-import type { Elem, ScalarName } from '../../../src/ir/kernel/types.ts';
+import type { Elem, Kernel, ScalarName } from '../../../src/ir/kernel/types.ts';
 import type { Launch } from '../../../src/kernels/launch.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
 import { WEBGPU_BASELINE } from '../../../src/target/types.ts';
@@ -40,10 +40,20 @@ export function memoryOf(launch: Launch, operands: Operands): Record<string, Typ
   return memory;
 }
 
+const finished = new Map<string, Kernel>();
+
+/** `finishKernel`, each kernel once. */
+export function finish(kernel: Kernel, subgroups: boolean): Kernel {
+  const key = `${subgroups} ${JSON.stringify(kernel)}`;
+  const made = finished.get(key) ?? finishKernel(kernel, { subgroups });
+  finished.set(key, made);
+  return made;
+}
+
 /** Runs on the interpreter; `y` counts as never written, and every cell of it must be, unless `partial`. */
 export function run(launch: Launch, operands: Operands, call: Call, partial = false): void {
   const { T, past = 0, constants = {}, subgroups = false } = call;
-  const kernel = finishKernel(launch.kernel, { subgroups });
+  const kernel = finish(launch.kernel, subgroups);
   const poison = launch.kernel.params.some((p) => p.name === 'y') ? ['y'] : [];
   const outcome = interpret(kernel, {
     grid: gridOf(launch, T), memory: memoryOf(launch, operands), scalars: { T, past, ...constants }, poison,
