@@ -162,7 +162,7 @@ export function makeLayer(session: Session, verify: Verify, dispose: () => Promi
       throw new InputError(`${x.length} numbers are no rows of ${model.hidden}`, { details: { length: x.length, hidden: model.hidden }, fix: `give T × ${model.hidden} numbers` });
     }
     const ids = options.tokenIds === undefined ? undefined : checkIds(options.tokenIds, model.vocab);
-    if (model.needsTokenIds && ids === undefined) throw new InputError('this layer chooses experts by token id', { fix: 'forward(x, { tokenIds })' });
+    if (model.needsTokenIds && ids === undefined && tokens > 0) throw new InputError('this layer chooses experts by token id', { fix: 'forward(x, { tokenIds })' });
     if (ids !== undefined && ids.length !== tokens) throw new InputError(`${ids.length} token ids for ${tokens} tokens`, { fix: 'give one id per token' });
     const sequenceLength = options.sequenceLength ?? Math.max(1, tokens);
     if (!Number.isInteger(sequenceLength) || sequenceLength < 1 || tokens % sequenceLength !== 0) {

@@ -1,0 +1,100 @@
+/** The package's own module: binds the manifest and the kernels to the runtime, and types them for this model. */
+import { type OptionalKind, type JSDocStructure, Project, VariableDeclarationKind } from 'ts-morph';
+import type { Manifest } from '../../runtime/core/abi.ts';
+import { jsString } from './escape.ts';
+
+const TYPES: readonly (readonly [string, readonly string[]])[] = [
+  ['core/model.js', ['CallOptions', 'GenerateOptions', 'Layer', 'LayerOptions', 'LayerTrace', 'Model', 'TokenIds']],
+  ['core/open.js', ['WeightsInput']],
+  ['core/program.js', ['OnProgress', 'Progress']],
+  ['core/session.js', ['Stats']],
+  ['core/verify.js', ['VectorReport', 'VerifyReport']],
+  ['webgpu/load.js', ['DeviceOptions', 'LoadOptions']],
+];
+
+const ERRORS = [
+  'AbortError', 'DeviceLostError', 'DisposedError', 'FeatureMissingError', 'InputError', 'InternalError', 'LimitTooSmallError', 'MoecError',
+  'NoAdapterError', 'NoWebGPUError', 'NumericsError', 'OutOfMemoryError', 'PackageError', 'SafetensorsError', 'ShaderCompileError', 'WeightsError',
+];
+
+export interface IndexModuleInput {
+  readonly manifest: Manifest;
+  readonly hasTwin: boolean;
+  /** Path from the module to the package's root: `./` or `../`. */
+  readonly root: './' | '../';
+}
+
+const doc = (description: string): OptionalKind<JSDocStructure>[] => [{ description: `\n${description}` }];
+
+function infoLiteral({ model }: Manifest): string {
+  const { name, kind, hidden, vocab, context, layers, params, experts, slots } = model;
+  const members: readonly (readonly [string, string])[] = [
+    ['name', jsString(name)],
+    ['kind', jsString(kind)],
+    ['hidden', String(hidden)],
+    ['vocab', String(vocab)],
+    ['context', String(context)],
+    ['layers', String(layers)],
+    ['experts', String(experts)],
+    ['slots', String(slots)],
+    ['params', `{ total: ${params.total}, active: ${params.active} }`],
+  ];
+  return `{\n${members.map(([k, v]) => `  ${k}: ${v},`).join('\n')}\n} as const`;
+}
+
+/** TypeScript text. Everything a user wrote stands in it as a string literal. */
+export function indexModule({ manifest, hasTwin, root }: IndexModuleInput): string {
+  const project = new Project({ useInMemoryFileSystem: true, skipLoadingLibFiles: true });
+  const file = project.createSourceFile('index.ts');
+  const isModel = manifest.model.kind === 'model';
+  const what = isModel ? 'Model' : 'Layer';
+  const loader = isModel ? 'loadModel' : 'loadLayer';
+  file.addImportDeclarations([
+    { moduleSpecifier: `${root}kernels/index.js`, namedImports: ['kernels'] },
+    { moduleSpecifier: `${root}manifest.js`, namedImports: ['manifest'] },
+    { moduleSpecifier: `${root}runtime/core/model.js`, namedImports: [what], isTypeOnly: true },
+    { moduleSpecifier: `${root}runtime/core/verify.js`, namedImports: ['VerifyReport'], isTypeOnly: true },
+    { moduleSpecifier: `${root}runtime/webgpu/load.js`, namedImports: ['DeviceOptions', 'LoadOptions', 'PackageParts'], isTypeOnly: true },
+    { moduleSpecifier: `${root}runtime/webgpu/load.js`, namedImports: [loader, 'verifyPackage'] },
+  ]);
+  file.addExportDeclaration({ moduleSpecifier: `${root}manifest.js`, namedExports: ['manifest'] });
+  file.addExportDeclaration({ moduleSpecifier: `${root}runtime/core/errors.js`, namedExports: ERRORS });
+  for (const [path, names] of TYPES) file.addExportDeclaration({ moduleSpecifier: `${root}runtime/${path}`, namedExports: [...names], isTypeOnly: true });
+
+  const twin = hasTwin ? `\n  twin: async () => (await import('${root}golden/twin.js')).twin,` : '';
+  file.addVariableStatement({
+    declarationKind: VariableDeclarationKind.Const,
+    declarations: [{
+      name: 'parts',
+      type: 'PackageParts',
+      initializer: `{\n  manifest,\n  kernels,\n  golden: async () => (await import('${root}golden/data.js')).golden(),${twin}\n}`,
+    }],
+  });
+  file.addVariableStatement({
+    isExported: true,
+    docs: doc('What was compiled.'),
+    declarationKind: VariableDeclarationKind.Const,
+    declarations: [{ name: 'info', initializer: infoLiteral(manifest) }],
+  });
+  const nature = isModel
+    ? `Loads the model: ${manifest.model.params.total} parameters in ${manifest.model.layers} layers; ids from 0 to ${(manifest.model.vocab ?? 1) - 1}, logits of ${manifest.model.vocab}.`
+    : `Loads the layer: hidden states of ${manifest.model.hidden} numbers a token.`;
+  file.addFunction({
+    isExported: true,
+    name: 'load',
+    docs: doc(`${nature}\n@throws any of the errors exported here, with \`code\`, \`details\` and \`fix\``),
+    parameters: [{ name: 'options', type: 'LoadOptions' }],
+    returnType: `Promise<${what}>`,
+    statements: [`return ${loader}(parts, options);`],
+  });
+  file.addFunction({
+    isExported: true,
+    name: 'verify',
+    docs: doc('Runs the golden vectors on this device, without any weights; `ok` is the verdict.'),
+    parameters: [{ name: 'options', type: 'DeviceOptions', initializer: '{}' }],
+    returnType: 'Promise<VerifyReport>',
+    statements: ['return verifyPackage(parts, options);'],
+  });
+  file.formatText({ indentSize: 2 });
+  return file.getFullText();
+}
