@@ -28,7 +28,9 @@ export const epilogueCount = (e: Epilogue): 1 | 2 => (e.kind === 'glu' ? 2 : 1);
 
 /** A short name for kernels: `none`, `silu`, `glu_silu`, `glu_clamp`. */
 export const epilogueName = (e: Epilogue): string =>
-  e.kind === 'none' ? 'none' : (e.kind === 'glu' ? (e.clamp === undefined ? `glu_${e.activation}` : 'glu_clamp') : e.activation).replace('-', '_');
+  e.kind === 'none'
+    ? 'none'
+    : (e.kind === 'glu' ? (e.clamp === undefined ? `glu_${e.activation}` : 'glu_clamp') : e.activation).replace('-', '_');
 
 /** The number `value` in every lane of `like`. */
 const num = (value: number, like: Expr): Expr => b.splat(like.ty.lanes, b.f32(value));
@@ -47,8 +49,10 @@ function geluTanh(x: Expr): Expr {
   return b.mul(x, sigmoid(b.mul(num(2 * Math.sqrt(2 / Math.PI), x), cubic)));
 }
 
-/** Coefficients of the Chebyshev fit of ln(erfc(z) · e^(z²) / t), t = 1 / (1 + z/2); relative error below 1.2e-7 (Press et al., §6.2). */
-const ERFC = [-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277] as const;
+/** Coefficients of the Chebyshev fit of ln(erfc(z) · e^(z²) / t), t = 1 / (1 + z/2); relative error < 1.2e-7 (Press et al., §6.2). */
+const ERFC = [
+  -1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587, -0.82215223, 0.17087277,
+] as const;
 
 /** GELU: x · Φ(x), with Φ from erfc so that its left tail keeps its relative accuracy. */
 function gelu(x: Expr): Expr {

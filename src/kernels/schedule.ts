@@ -41,7 +41,8 @@ const no = (why: string): Verdict => ({ ok: false, why });
 /** Whether a block can run the schedule on a device. */
 export function legalTile(s: TileSchedule, shape: TileShape, caps: Capabilities): Verdict {
   for (const [name, value] of Object.entries(s)) {
-    if (typeof value === 'number' && !(Number.isInteger(value) && value > 0)) return no(`${name} is ${value}, not a whole number from 1 up`);
+    if (typeof value === 'number' && !(Number.isInteger(value) && value > 0))
+      return no(`${name} is ${value}, not a whole number from 1 up`);
   }
   if (s.bm % s.tm !== 0) return no(`tm ${s.tm} does not divide bm ${s.bm}`);
   if (s.bn % s.tn !== 0) return no(`tn ${s.tn} does not divide bn ${s.bn}`);
@@ -61,7 +62,13 @@ export function wantLegalTile(family: string, s: TileSchedule, shape: TileShape,
   if (!verdict.ok) throw new Error(`${family}: ${verdict.why}`);
 }
 
-export const mainloopSchedule = (s: TileSchedule): MainloopSchedule => ({ variant: 'fma', staging: s.staging, tm: s.tm, tn: s.tn, bk: s.bk });
+export const mainloopSchedule = (s: TileSchedule): MainloopSchedule => ({
+  variant: 'fma',
+  staging: s.staging,
+  tm: s.tm,
+  tn: s.tn,
+  bk: s.bk,
+});
 
 /** As `Kernel.schedule` has it. */
 export const tileRecord = (s: TileSchedule): Readonly<Record<string, number | string>> => ({ ...s });

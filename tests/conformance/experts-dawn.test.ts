@@ -46,10 +46,18 @@ async function onBoth(work: Launch | LaunchGroup, operands: Readonly<Record<stri
 }
 
 const base: RouteProblem = {
-  experts: 24, slots: 4, score: 'softmax', select: { kind: 'top-k' }, weights: 'scores', scale: 1, source: { kind: 'logits' },
+  experts: 24,
+  slots: 4,
+  score: 'softmax',
+  select: { kind: 'top-k' },
+  weights: 'scores',
+  scale: 1,
+  source: { kind: 'logits' },
 };
 const results = (p: RouteProblem, T: number): Record<string, TypedArray> => ({
-  weights: new Float32Array(T * p.slots), ids: new Uint32Array(T * p.slots), faults: new Uint32Array(4),
+  weights: new Float32Array(T * p.slots),
+  ids: new Uint32Array(T * p.slots),
+  faults: new Uint32Array(4),
 });
 
 // A software adapter compiles each of these kernels for a second or more, and has to share its cores with other tests.
@@ -58,7 +66,14 @@ describe('on Dawn, as on the interpreter', { timeout: 300_000 }, () => {
     const T = 19;
     const rules: RouteProblem[] = [
       base,
-      { ...base, score: 'sigmoid', groups: { count: 4, keep: 2, score: 'top2-sum' }, selectionBiasElem: 'f32', renormalize: { p: 1, eps: 1e-20, epsMode: 'add' }, scale: 2.5 },
+      {
+        ...base,
+        score: 'sigmoid',
+        groups: { count: 4, keep: 2, score: 'top2-sum' },
+        selectionBiasElem: 'f32',
+        renormalize: { p: 1, eps: 1e-20, epsMode: 'add' },
+        scale: 2.5,
+      },
       { ...base, groups: { count: 6, keep: 3, score: 'max' }, renormalize: { p: 3, eps: 0.1, epsMode: 'clamp' } },
       { ...base, score: 'sqrt-softplus', renormalize: { p: 2, eps: 0, epsMode: 'add' } },
       { ...base, score: 'none', weights: 'softmax-selected' },
@@ -88,7 +103,11 @@ describe('on Dawn, as on the interpreter', { timeout: 300_000 }, () => {
         if (caps.maxBindings > 8 && elem !== 'f32') continue;
         await onBoth(route(p, { block: 64, team: 4, per: 2 }, caps), { ...operands, ...results(p, T) }, { T });
       }
-      await onBoth(route({ ...p, source: { kind: 'hidden', dim, gateElem: elem } }, undefined, CAPS), { ...operands, ...results(p, T) }, { T });
+      await onBoth(
+        route({ ...p, source: { kind: 'hidden', dim, gateElem: elem } }, undefined, CAPS),
+        { ...operands, ...results(p, T) },
+        { T },
+      );
     }
   });
 
@@ -99,7 +118,11 @@ describe('on Dawn, as on the interpreter', { timeout: 300_000 }, () => {
     const made = new Uint32Array(words);
     await onBoth(plan({ experts, slots, tileRows: 4 }, undefined, CAPS), { ids, plan: made }, { T });
     const first = plan({ experts, slots, tileRows: 4 }, { block: 32, team: 8 }, CAPS);
-    interpret(finishKernel(first.kernel, { subgroups: false }), { grid: gridOf(first, { T }), memory: { ids, plan: made }, scalars: { T } });
+    interpret(finishKernel(first.kernel, { subgroups: false }), {
+      grid: gridOf(first, { T }),
+      memory: { ids, plan: made },
+      scalars: { T },
+    });
     for (const renormalize of ['none', 'before', 'after'] as const) {
       const out = { weightsOut: new Float32Array(T * slots), idsOut: new Uint32Array(T * slots) };
       const p = { experts, slots, limit: { kind: 'factor', factor: 1.1, min: 1 }, renormalize } as const;
@@ -107,12 +130,26 @@ describe('on Dawn, as on the interpreter', { timeout: 300_000 }, () => {
     }
     for (const mode of ['sorted', 'direct'] as const) {
       const planned = { experts, slots, mode, tileRows: 4 };
-      await onBoth(permute({ ...planned, dim: n }, undefined, CAPS), { x: random(T * n, 2), plan: made, y: new Float32Array(T * slots * n) }, { T });
+      await onBoth(
+        permute({ ...planned, dim: n }, undefined, CAPS),
+        { x: random(T * n, 2), plan: made, y: new Float32Array(T * slots * n) },
+        { T },
+      );
       const all = { ...planned, n, weights: true, shared: true, sharedGate: true, residual: true, scale: 0.5 };
-      await onBoth(combine(all, undefined, CAPS), {
-        x: random(T * slots * n, 3), plan: made, ids, weights: random(T * slots, 4), shared: random(T * n, 5), sharedGate: random(T, 6),
-        residual: random(T * n, 7), y: new Float32Array(T * n),
-      }, { T });
+      await onBoth(
+        combine(all, undefined, CAPS),
+        {
+          x: random(T * slots * n, 3),
+          plan: made,
+          ids,
+          weights: random(T * slots, 4),
+          shared: random(T * n, 5),
+          sharedGate: random(T, 6),
+          residual: random(T * n, 7),
+          y: new Float32Array(T * n),
+        },
+        { T },
+      );
     }
   });
 
@@ -123,25 +160,62 @@ describe('on Dawn, as on the interpreter', { timeout: 300_000 }, () => {
     const clamp = { limit: 1, alpha: 1.702, upOffset: 1 };
     const forms: GroupedProblem[] = [
       { ...common, mode: 'sorted', gather: true, epilogue: { kind: 'glu', activation: 'silu' }, weightElem: 'f32', shared },
-      { ...common, mode: 'sorted', gather: false, epilogue: { kind: 'glu', activation: 'silu', clamp }, weightElem: 'bf16', biasElem: 'bf16' },
+      {
+        ...common,
+        mode: 'sorted',
+        gather: false,
+        epilogue: { kind: 'glu', activation: 'silu', clamp },
+        weightElem: 'bf16',
+        biasElem: 'bf16',
+      },
       { ...common, mode: 'direct', gather: true, epilogue: { kind: 'glu', activation: 'gelu' }, weightElem: 'f16', shared },
-      { ...common, mode: 'direct', gather: false, epilogue: { kind: 'act', activation: 'gelu-tanh' }, weightElem: 'f32', routeWeights: true },
-      { ...common, mode: 'direct', gather: false, epilogue: { kind: 'none' }, weightElem: 'f32', routeWeights: true, combine: true, shared: { ...shared, n, ownX: true } },
+      {
+        ...common,
+        mode: 'direct',
+        gather: false,
+        epilogue: { kind: 'act', activation: 'gelu-tanh' },
+        weightElem: 'f32',
+        routeWeights: true,
+      },
+      {
+        ...common,
+        mode: 'direct',
+        gather: false,
+        epilogue: { kind: 'none' },
+        weightElem: 'f32',
+        routeWeights: true,
+        combine: true,
+        shared: { ...shared, n, ownX: true },
+      },
     ];
     for (const p of forms) {
       const T = p.mode === 'direct' ? 6 : 21;
       const ids = makeIds(T, slots, experts, 4, 0.2);
       const made = new Uint32Array(evalSize(planSize(p), { T, past: 0, seq: T, cap: 0 }));
       const planner = plan(p, undefined, CAPS);
-      interpret(finishKernel(planner.kernel, { subgroups: false }), { grid: gridOf(planner, { T }), memory: { ids, plan: made }, scalars: { T } });
+      interpret(finishKernel(planner.kernel, { subgroups: false }), {
+        grid: gridOf(planner, { T }),
+        memory: { ids, plan: made },
+        scalars: { T },
+      });
       const m = n * (p.epilogue.kind === 'glu' ? 2 : 1);
       const operands: Record<string, TypedArray> = {
-        ids, plan: made, x: random((p.gather ? T : T * slots) * k, 1), weight: stored(random(experts * m * k, 2), p.weightElem).data,
-        bias: stored(random(experts * m, 3), p.biasElem ?? 'f32').data, routeWeights: random(T * slots, 4), sharedX: random(T * k, 5),
-        sharedWeight: random(28 * 2 * k, 6), y: new Float32Array(p.combine ? T * n : T * slots * n), shared: new Float32Array(T * 28),
+        ids,
+        plan: made,
+        x: random((p.gather ? T : T * slots) * k, 1),
+        weight: stored(random(experts * m * k, 2), p.weightElem).data,
+        bias: stored(random(experts * m, 3), p.biasElem ?? 'f32').data,
+        routeWeights: random(T * slots, 4),
+        sharedX: random(T * k, 5),
+        sharedWeight: random(28 * 2 * k, 6),
+        y: new Float32Array(p.combine ? T * n : T * slots * n),
+        shared: new Float32Array(T * 28),
       };
       const staged = { tile: { bm: 4, bn: 16, bk: 8, tm: 2, tn: 2, staging: 'shared' } } as const;
-      const schedules = p.mode === 'sorted' ? [p.shared === undefined ? staged : undefined] : [p.combine ? { matvec: { block: 32, team: 8, cols: 2 } } : undefined];
+      const schedules =
+        p.mode === 'sorted'
+          ? [p.shared === undefined ? staged : undefined]
+          : [p.combine ? { matvec: { block: 32, team: 8, cols: 2 } } : undefined];
       for (const s of schedules) await onBoth(groupedLinear(p, s, CAPS), operands, { T });
     }
   });

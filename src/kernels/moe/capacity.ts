@@ -56,59 +56,75 @@ export function capacity(p: CapacityProblem, schedule: CapacitySchedule | undefi
 
   /** Binds Σ of a token's weights in `of`, in slot order. */
   const sumOf = (stmts: Stmt[], of: typeof weights, token: Expr): Expr => {
-    stmts.push(b.var_('sum', b.f32(0)), b.for_('sum_s', b.u32(0), slots, 1, (s) => [
-      b.assign('sum', b.add(b.variable('sum', F32), b.load(of, b.add(b.mul(token, slots), s)))),
-    ]));
+    stmts.push(
+      b.var_('sum', b.f32(0)),
+      b.for_('sum_s', b.u32(0), slots, 1, (s) => [
+        b.assign('sum', b.add(b.variable('sum', F32), b.load(of, b.add(b.mul(token, slots), s)))),
+      ]),
+    );
     return b.variable('sum', F32);
   };
   const weightAt = (stmts: Stmt[], token: Expr, at: Expr): Expr =>
     p.renormalize === 'before' ? divideOrZero(b.load(weights, at), sumOf(stmts, weights, token)) : b.load(weights, at);
 
-  body.push(b.for_('expert', b.thread, b.u32(p.experts), block, (expert) => [
-    b.var_('position', b.u32(0)),
-    b.for_('s', b.u32(0), slots, 1, (s) => [
-      b.for_('i', b.u32(0), tokens, 1, (i) => {
-        const stmts: Stmt[] = [];
-        const token = define(stmts, 'token', b.add(start, i));
-        const at = define(stmts, 'at', b.add(b.mul(token, slots), s));
-        const inner: Stmt[] = [];
-        const kept = define(inner, 'kept', b.lt(b.variable('position'), allowed));
-        const weight = define(inner, 'weight', weightAt(inner, token, at));
-        inner.push(
-          b.assign('position', b.add(b.variable('position'), b.u32(1))),
-          b.store(idsOut, at, b.select(kept, expert, b.u32(DROPPED))),
-          b.store(weightsOut, at, b.select(kept, weight, b.f32(0))),
-        );
-        return [...stmts, b.if_(b.eq(b.load(ids, at), expert), inner)];
-      }),
+  body.push(
+    b.for_('expert', b.thread, b.u32(p.experts), block, (expert) => [
+      b.var_('position', b.u32(0)),
+      b.for_('s', b.u32(0), slots, 1, (s) => [
+        b.for_('i', b.u32(0), tokens, 1, (i) => {
+          const stmts: Stmt[] = [];
+          const token = define(stmts, 'token', b.add(start, i));
+          const at = define(stmts, 'at', b.add(b.mul(token, slots), s));
+          const inner: Stmt[] = [];
+          const kept = define(inner, 'kept', b.lt(b.variable('position'), allowed));
+          const weight = define(inner, 'weight', weightAt(inner, token, at));
+          inner.push(
+            b.assign('position', b.add(b.variable('position'), b.u32(1))),
+            b.store(idsOut, at, b.select(kept, expert, b.u32(DROPPED))),
+            b.store(weightsOut, at, b.select(kept, weight, b.f32(0))),
+          );
+          return [...stmts, b.if_(b.eq(b.load(ids, at), expert), inner)];
+        }),
+      ]),
     ]),
-  ]));
+  );
   // Slots that were not used in the first place stay as they are.
-  body.push(b.for_('n', b.thread, b.mul(tokens, slots), block, (n) => {
-    const stmts: Stmt[] = [];
-    const at = define(stmts, 'unused_at', b.add(b.mul(start, slots), n));
-    const inner: Stmt[] = [];
-    const weight = weightAt(inner, b.div(at, slots), at);
-    inner.push(b.store(idsOut, at, b.u32(DROPPED)), b.store(weightsOut, at, weight));
-    return [...stmts, b.if_(b.ge(b.load(ids, at), b.u32(p.experts)), inner)];
-  }));
-  if (p.renormalize === 'after') {
-    body.push(b.for_('own', b.thread, tokens, block, (i) => {
+  body.push(
+    b.for_('n', b.thread, b.mul(tokens, slots), block, (n) => {
       const stmts: Stmt[] = [];
-      const token = define(stmts, 'own_token', b.add(start, i));
-      const sum = sumOf(stmts, weightsOut, token);
-      stmts.push(b.for_('own_s', b.u32(0), slots, 1, (s) => {
-        const inner: Stmt[] = [];
-        const at = define(inner, 'own_at', b.add(b.mul(token, slots), s));
-        return [...inner, b.store(weightsOut, at, divideOrZero(b.load(weightsOut, at), sum))];
-      }));
-      return stmts;
-    }));
+      const at = define(stmts, 'unused_at', b.add(b.mul(start, slots), n));
+      const inner: Stmt[] = [];
+      const weight = weightAt(inner, b.div(at, slots), at);
+      inner.push(b.store(idsOut, at, b.u32(DROPPED)), b.store(weightsOut, at, weight));
+      return [...stmts, b.if_(b.ge(b.load(ids, at), b.u32(p.experts)), inner)];
+    }),
+  );
+  if (p.renormalize === 'after') {
+    body.push(
+      b.for_('own', b.thread, tokens, block, (i) => {
+        const stmts: Stmt[] = [];
+        const token = define(stmts, 'own_token', b.add(start, i));
+        const sum = sumOf(stmts, weightsOut, token);
+        stmts.push(
+          b.for_('own_s', b.u32(0), slots, 1, (s) => {
+            const inner: Stmt[] = [];
+            const at = define(inner, 'own_at', b.add(b.mul(token, slots), s));
+            return [...inner, b.store(weightsOut, at, divideOrZero(b.load(weightsOut, at), sum))];
+          }),
+        );
+        return stmts;
+      }),
+    );
   }
   return launch({
     name: `capacity_${p.experts}x${p.slots}`,
     family: 'capacity',
-    params: [['weights', weights], ['ids', ids], ['weightsOut', weightsOut], ['idsOut', idsOut]],
+    params: [
+      ['weights', weights],
+      ['ids', ids],
+      ['weightsOut', weightsOut],
+      ['idsOut', idsOut],
+    ],
     scalars: ['T', 'seq'],
     block,
     body: [...head, ...inLine(l, sequence, total, body)],

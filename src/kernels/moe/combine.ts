@@ -39,34 +39,46 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
   const sharedGate = p.shared && p.sharedGate ? f32('sharedGate', false) : undefined;
   const residual = p.residual ? f32('residual', true) : undefined;
   const y = f32('y', true);
-  return elementwise({
-    name: `combine_${p.mode}_${p.slots}x${p.n}`,
-    family: 'combine',
-    params,
-    perRow,
-    rows: {},
-    body(item) {
-      const stmts: Stmt[] = [];
-      const token = define(stmts, 'token', b.div(item, b.u32(perRow)));
-      const col = define(stmts, 'col', b.mod(item, b.u32(perRow)));
-      const sum = b.variable('sum', b.ty('f32', lanes));
-      stmts.push(b.var_('sum', b.splat(lanes, b.f32(0))));
-      stmts.push(b.for_('s', b.u32(0), b.u32(p.slots), 1, (s) => {
-        const inner: Stmt[] = [];
-        const slot = define(inner, 'slot', b.add(b.mul(token, b.u32(p.slots)), s));
-        const found = define(inner, 'found', b.load(by, p.mode === 'sorted' ? rowOfSlotAt(p, slot) : slot));
-        const row = p.mode === 'sorted' ? found : slot;
-        const value = b.load(x, b.add(b.mul(row, b.u32(perRow)), col));
-        const weight = weights === undefined ? undefined : b.load(weights, slot);
-        return [...inner, b.if_(b.ne(found, b.u32(DROPPED)), [b.assign('sum', addSlot(sum, value, weight))])];
-      }));
-      stmts.push(b.store(y, item, finishSum(sum, {
-        shared: shared === undefined ? undefined : b.load(shared, item),
-        sharedGate: sharedGate === undefined ? undefined : b.load(sharedGate, token),
-        scale: p.scale,
-        residual: residual === undefined ? undefined : b.load(residual, item),
-      })));
-      return stmts;
+  return elementwise(
+    {
+      name: `combine_${p.mode}_${p.slots}x${p.n}`,
+      family: 'combine',
+      params,
+      perRow,
+      rows: {},
+      body(item) {
+        const stmts: Stmt[] = [];
+        const token = define(stmts, 'token', b.div(item, b.u32(perRow)));
+        const col = define(stmts, 'col', b.mod(item, b.u32(perRow)));
+        const sum = b.variable('sum', b.ty('f32', lanes));
+        stmts.push(b.var_('sum', b.splat(lanes, b.f32(0))));
+        stmts.push(
+          b.for_('s', b.u32(0), b.u32(p.slots), 1, (s) => {
+            const inner: Stmt[] = [];
+            const slot = define(inner, 'slot', b.add(b.mul(token, b.u32(p.slots)), s));
+            const found = define(inner, 'found', b.load(by, p.mode === 'sorted' ? rowOfSlotAt(p, slot) : slot));
+            const row = p.mode === 'sorted' ? found : slot;
+            const value = b.load(x, b.add(b.mul(row, b.u32(perRow)), col));
+            const weight = weights === undefined ? undefined : b.load(weights, slot);
+            return [...inner, b.if_(b.ne(found, b.u32(DROPPED)), [b.assign('sum', addSlot(sum, value, weight))])];
+          }),
+        );
+        stmts.push(
+          b.store(
+            y,
+            item,
+            finishSum(sum, {
+              shared: shared === undefined ? undefined : b.load(shared, item),
+              sharedGate: sharedGate === undefined ? undefined : b.load(sharedGate, token),
+              scale: p.scale,
+              residual: residual === undefined ? undefined : b.load(residual, item),
+            }),
+          ),
+        );
+        return stmts;
+      },
     },
-  }, schedule ?? elementwiseSchedule(caps), caps);
+    schedule ?? elementwiseSchedule(caps),
+    caps,
+  );
 }

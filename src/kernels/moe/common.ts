@@ -5,7 +5,19 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Elem, Expr } from '../../ir/kernel/types.ts';
 import type { Launch } from '../launch.ts';
 
-export { define, elementwise, elementwiseSchedule, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, wantIndexable, wantWhole } from '../dense/common.ts';
+export {
+  define,
+  elementwise,
+  elementwiseSchedule,
+  globalBuffer,
+  inLine,
+  lanesFor,
+  launch,
+  line,
+  powerOfTwo,
+  wantIndexable,
+  wantWhole,
+} from '../dense/common.ts';
 export type { ElementwiseSchedule, StorageElem } from '../dense/common.ts';
 
 /** A value that lives only between the launches of one group; operands name it. */

@@ -55,16 +55,18 @@ function takeBest(p: RouteProblem, share: Ratio, caps: Capabilities): Launch {
   // The greatest key that at least `take` tokens reach.
   const limit = b.variable('limit');
   body.push(b.var_('limit', b.u32(0)));
-  body.push(b.for_('bit', b.u32(0), b.u32(32), 1, (i) => {
-    const stmts: Stmt[] = [];
-    const candidate = define(stmts, 'candidate', b.bin('|', limit, b.bin('>>', b.u32(0x8000_0000), i)));
-    return [
-      ...stmts,
-      ...countIn('reach', b.thread, tokens, block, (key) => b.ge(key, candidate)),
-      b.reduce('reached', 'add', b.variable('reach')),
-      b.if_(b.ge(b.variable('reached'), wanted), [b.assign('limit', candidate)]),
-    ];
-  }));
+  body.push(
+    b.for_('bit', b.u32(0), b.u32(32), 1, (i) => {
+      const stmts: Stmt[] = [];
+      const candidate = define(stmts, 'candidate', b.bin('|', limit, b.bin('>>', b.u32(0x8000_0000), i)));
+      return [
+        ...stmts,
+        ...countIn('reach', b.thread, tokens, block, (key) => b.ge(key, candidate)),
+        b.reduce('reached', 'add', b.variable('reach')),
+        b.if_(b.ge(b.variable('reached'), wanted), [b.assign('limit', candidate)]),
+      ];
+    }),
+  );
   body.push(...countIn('above', b.thread, tokens, block, (key) => b.gt(key, limit)), b.reduce('above_all', 'add', b.variable('above')));
   const room = define(body, 'room', b.sub(wanted, b.variable('above_all')));
 
@@ -95,7 +97,11 @@ function takeBest(p: RouteProblem, share: Ratio, caps: Capabilities): Launch {
   return launch({
     name: `expert_choice_${experts}`,
     family: 'expert-choice',
-    params: [['scores', scores], ['ids', ids], ['weights', weights]],
+    params: [
+      ['scores', scores],
+      ['ids', ids],
+      ['weights', weights],
+    ],
     scalars: ['T'],
     block,
     body: [b.alloc(equals), b.let_('expert', l.index), ...inLine(l, expert, b.u32(experts), body)],
@@ -108,22 +114,28 @@ function takeBest(p: RouteProblem, share: Ratio, caps: Capabilities): Launch {
 function renormaliseTokens(p: RouteProblem, caps: Capabilities): Launch {
   const weights = globalBuffer('weights', 'f32');
   const rule = p.renormalize ?? { p: 1, eps: 0, epsMode: 'add' };
-  return elementwise({
-    name: `expert_choice_norm_${p.experts}`,
-    family: 'expert-choice',
-    params: [['weights', weights]],
-    perRow: 1,
-    rows: {},
-    body(token) {
-      const stmts: Stmt[] = [];
-      const at = (e: Expr): Expr => b.add(b.mul(token, b.u32(p.experts)), e);
-      const denominator = normOfSlots(stmts, p.experts, rule, (e) => b.load(weights, at(e)));
-      stmts.push(b.for_('e', b.u32(0), b.u32(p.experts), 1, (e) => {
-        const inner: Stmt[] = [];
-        const w = define(inner, 'w', b.load(weights, at(e)));
-        return [...inner, b.store(weights, at(e), b.mul(divideOrZero(w, denominator), b.f32(p.scale)))];
-      }));
-      return stmts;
+  return elementwise(
+    {
+      name: `expert_choice_norm_${p.experts}`,
+      family: 'expert-choice',
+      params: [['weights', weights]],
+      perRow: 1,
+      rows: {},
+      body(token) {
+        const stmts: Stmt[] = [];
+        const at = (e: Expr): Expr => b.add(b.mul(token, b.u32(p.experts)), e);
+        const denominator = normOfSlots(stmts, p.experts, rule, (e) => b.load(weights, at(e)));
+        stmts.push(
+          b.for_('e', b.u32(0), b.u32(p.experts), 1, (e) => {
+            const inner: Stmt[] = [];
+            const w = define(inner, 'w', b.load(weights, at(e)));
+            return [...inner, b.store(weights, at(e), b.mul(divideOrZero(w, denominator), b.f32(p.scale)))];
+          }),
+        );
+        return stmts;
+      },
     },
-  }, elementwiseSchedule(caps), caps);
+    elementwiseSchedule(caps),
+    caps,
+  );
 }

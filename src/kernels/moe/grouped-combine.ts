@@ -42,7 +42,11 @@ export function groupedCombine(p: GroupedProblem, s: MatvecSchedule, caps: Capab
   const product = (stmts: Stmt[], name: string, side: Side, row: Expr, local: Expr, expert: Expr): readonly Expr[] => {
     const x0 = define(stmts, `${name}_x0`, b.mul(row, b.u32(side.depth)));
     const found = dots(stmts, columns, {
-      name, weight: side.weight, count: 1, n: side.n, depth: side.depth,
+      name,
+      weight: side.weight,
+      count: 1,
+      n: side.n,
+      depth: side.depth,
       x: (i) => b.load(side.x, b.add(x0, i)),
       row: (col, i) => weightRow(p, side, local, i, col),
     });
@@ -55,19 +59,21 @@ export function groupedCombine(p: GroupedProblem, s: MatvecSchedule, caps: Capab
     const begun = storing(columns, col, p.n, [b.assign(`total${j}`, b.load(y, at(col)))]);
     body.push(b.if_(b.gt(b.scalar('segment.first'), b.u32(0)), [begun]));
   });
-  body.push(b.for_('s', b.u32(0), b.u32(p.slots), 1, (slotIndex) => {
-    const stmts: Stmt[] = [];
-    const slot = define(stmts, 'slot', b.add(b.mul(token, b.u32(p.slots)), slotIndex));
-    const expert = define(stmts, 'expert', b.load(ids, slot));
-    const bound = localExpert(p, expert);
-    const local = define(stmts, 'local', bound.local);
-    const run: Stmt[] = [];
-    const row = p.gather ? token : plan === undefined ? slot : b.load(plan, rowOfSlotAt(p, slot));
-    const values = product(run, 'routed', routed, row, local, expert);
-    const weight = weights === undefined ? undefined : define(run, 'slot_weight', b.load(weights, slot));
-    values.forEach((value, j) => run.push(b.assign(`total${j}`, addSlot(b.variable(`total${j}`, F32), value, weight))));
-    return [...stmts, b.if_(b.lt(local, bound.count), run)];
-  }));
+  body.push(
+    b.for_('s', b.u32(0), b.u32(p.slots), 1, (slotIndex) => {
+      const stmts: Stmt[] = [];
+      const slot = define(stmts, 'slot', b.add(b.mul(token, b.u32(p.slots)), slotIndex));
+      const expert = define(stmts, 'expert', b.load(ids, slot));
+      const bound = localExpert(p, expert);
+      const local = define(stmts, 'local', bound.local);
+      const run: Stmt[] = [];
+      const row = p.gather ? token : plan === undefined ? slot : b.load(plan, rowOfSlotAt(p, slot));
+      const values = product(run, 'routed', routed, row, local, expert);
+      const weight = weights === undefined ? undefined : define(run, 'slot_weight', b.load(weights, slot));
+      values.forEach((value, j) => run.push(b.assign(`total${j}`, addSlot(b.variable(`total${j}`, F32), value, weight))));
+      return [...stmts, b.if_(b.lt(local, bound.count), run)];
+    }),
+  );
 
   const tail: Stmt[] = [];
   const sharedValues = shared === undefined ? undefined : product(tail, 'shared', shared, token, b.u32(0), b.u32(0));

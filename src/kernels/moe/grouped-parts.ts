@@ -51,7 +51,10 @@ export function bindSides(p: GroupedProblem, params: Params): Sides {
   const wide = lanesFor(s.k);
   const sx = s.ownX ? params.bind('sharedX', 'f32', wide) : x;
   const sw = params.bind('sharedWeight', s.weightElem, wide);
-  return { routed, shared: { n: s.n, k: s.k, lanes: wide, depth: s.k / wide, x: sx, weight: sw, bias: params.maybe(s.biasElem, 'sharedBias') } };
+  return {
+    routed,
+    shared: { n: s.n, k: s.k, lanes: wide, depth: s.k / wide, x: sx, weight: sw, bias: params.maybe(s.biasElem, 'sharedBias') },
+  };
 }
 
 export const groupedScalars = (p: GroupedProblem): readonly ScalarName[] => ['T', ...segmentScalars(p)];

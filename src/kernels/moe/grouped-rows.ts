@@ -30,11 +30,20 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   const col0 = define(body, 'col0', b.mul(b.builtin('block.z'), b.u32(perBlock)));
   const columns = columnsOf(body, s, col0, count, caps);
 
-  const computeRow = (name: string, side: Side, out: typeof y, at: { x: Expr; y: Expr; local: Expr; expert: Expr; weight: Expr | undefined }): readonly Stmt[] => {
+  const computeRow = (
+    name: string,
+    side: Side,
+    out: typeof y,
+    at: { x: Expr; y: Expr; local: Expr; expert: Expr; weight: Expr | undefined },
+  ): readonly Stmt[] => {
     const stmts: Stmt[] = [];
     const x0 = define(stmts, `${name}_x0`, b.mul(at.x, b.u32(side.depth)));
     const sums = dots(stmts, columns, {
-      name, weight: side.weight, count, n: side.n, depth: side.depth,
+      name,
+      weight: side.weight,
+      count,
+      n: side.n,
+      depth: side.depth,
       x: (i) => b.load(side.x, b.add(x0, i)),
       row: (col, i) => weightRow(p, side, at.local, i, col),
     });
@@ -55,7 +64,9 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   const local = define(routedRow, 'local', bound.local);
   const run = computeRow('routed', routed, y, {
     x: p.gather ? b.div(row, b.u32(p.slots)) : row,
-    y: row, local, expert,
+    y: row,
+    local,
+    expert,
     weight: routeWeights === undefined ? undefined : b.load(routeWeights, row),
   });
   const columnsThere = inColumns(routed);
@@ -64,9 +75,18 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   if (shared !== undefined) {
     const out = params.bind('shared', 'f32');
     const token = define(sharedRow, 'token', b.sub(row, rows));
-    sharedRow.push(b.if_(b.and(b.lt(token, b.scalar('T')), inColumns(shared), inFirstSegment(p)), computeRow('shared', shared, out, {
-      x: token, y: token, local: b.u32(0), expert: b.u32(0), weight: undefined,
-    })));
+    sharedRow.push(
+      b.if_(
+        b.and(b.lt(token, b.scalar('T')), inColumns(shared), inFirstSegment(p)),
+        computeRow('shared', shared, out, {
+          x: token,
+          y: token,
+          local: b.u32(0),
+          expert: b.u32(0),
+          weight: undefined,
+        }),
+      ),
+    );
   }
   body.push(b.if_(b.lt(row, rows), routedRow, sharedRow));
   return launch({

@@ -49,7 +49,8 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
     wantLegalTile('grouped_linear', s, shape, caps);
     bytes += tileSharedBytes(s, shape);
   }
-  if (bytes > caps.maxSharedBytes) throw new Error(`grouped_linear: ${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`);
+  if (bytes > caps.maxSharedBytes)
+    throw new Error(`grouped_linear: ${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`);
 
   const sharedTiles = shared === undefined ? 0 : ceilDivSize('T', s.bm);
   const l = line(addSize(maxTilesSize(p), sharedTiles), caps);
@@ -62,8 +63,15 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
     // Between the plan's last tile and the first shared one the row wraps to a number above every T.
     const row0 = define(sharedTile, 'shared_row0', b.mul(b.sub(tile, maxTiles(p)), b.u32(s.bm)));
     const run = computeTile(p, s, col0, {
-      name: 'shared_acc', side: shared, rows: b.sub(b.scalar('T'), row0), xRow: (r) => b.add(row0, r), yRow: (r) => b.add(row0, r),
-      local: b.u32(0), expert: b.u32(0), weight: () => undefined, y: out,
+      name: 'shared_acc',
+      side: shared,
+      rows: b.sub(b.scalar('T'), row0),
+      xRow: (r) => b.add(row0, r),
+      yRow: (r) => b.add(row0, r),
+      local: b.u32(0),
+      expert: b.u32(0),
+      weight: () => undefined,
+      y: out,
     });
     sharedTile.push(b.if_(b.and(b.lt(row0, b.scalar('T')), inColumns(shared, col0, s), inFirstSegment(p)), run));
   }
@@ -79,7 +87,12 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
     const local = define(stmts, 'local', bound.local);
     const slotOf = (r: Expr): Expr => b.load(plan, slotOfRowAt(b.add(row0, r)));
     const run = computeTile(p, s, col0, {
-      name: 'acc', side: routed, rows, local, expert, y,
+      name: 'acc',
+      side: routed,
+      rows,
+      local,
+      expert,
+      y,
       xRow: (r) => (p.gather ? b.div(slotOf(r), b.u32(p.slots)) : b.add(row0, r)),
       yRow: (r) => b.add(row0, r),
       weight: (r) => (routeWeights === undefined ? undefined : b.load(routeWeights, slotOf(r))),
@@ -116,7 +129,8 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
   const inRows = (r: Expr): Expr => b.lt(r, t.rows);
   const a = b.view(side.x, (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.depth)), access(kk)), inRows);
   const banks = Array.from({ length: count }, (_, i) =>
-    b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined));
+    b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined),
+  );
   return [
     b.tileAlloc(acc),
     b.mainloop(acc, a, banks, side.k, mainloopSchedule(s)),

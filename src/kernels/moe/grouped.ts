@@ -45,7 +45,8 @@ function check(p: GroupedProblem): void {
   wantWhole('grouped_linear', { 'shared n': p.shared.n, 'shared k': p.shared.k });
   wantIndexable('grouped_linear', 'the shared weight', (epilogueCount(p.epilogue) * p.shared.n * p.shared.k) / lanesFor(p.shared.k));
   if (p.combine && p.shared.n !== p.n) throw new Error(`grouped_linear: the shared rows have ${p.shared.n} columns, the result ${p.n}`);
-  if (!p.shared.ownX && (!p.gather || p.shared.k !== p.k)) throw new Error('grouped_linear: the shared FFN reads x only where it is gathered, with its depth');
+  if (!p.shared.ownX && (!p.gather || p.shared.k !== p.k))
+    throw new Error('grouped_linear: the shared FFN reads x only where it is gathered, with its depth');
   if (!p.combine && p.shared.gate) throw new Error('grouped_linear: sharedGate goes with combine');
 }
 

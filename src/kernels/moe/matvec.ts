@@ -29,7 +29,8 @@ export function columnsOf(stmts: Stmt[], s: MatvecSchedule, col0: Expr, count: n
   const team = single ? b.thread : define(stmts, 'team', b.div(b.thread, b.u32(s.team)));
   const member = single ? b.u32(0) : define(stmts, 'member', b.mod(b.thread, b.u32(s.team)));
   return {
-    s, member,
+    s,
+    member,
     cols: Array.from({ length: s.cols }, (_, j) => define(stmts, `column${j}`, b.add(col0, team, b.u32(j * teams)))),
     stores: single ? undefined : b.eq(member, b.u32(0)),
     parts: single ? undefined : b.buffer('parts', 'shared', 'f32', 1, s.block * s.cols * count),
@@ -60,23 +61,28 @@ export function dots(stmts: Stmt[], c: Columns, d: Dots): readonly (readonly Exp
     return define(stmts, `${name}_row`, d.row(inside, i));
   });
   for (const { name } of cells) stmts.push(b.var_(name, b.f32(0)));
-  stmts.push(b.for_(`${d.name}_i`, c.member, b.u32(d.depth), s.team, (i) => {
-    const inner: Stmt[] = [];
-    const x = define(inner, `${d.name}_x`, d.x(i));
-    cells.forEach(({ name }, n) => {
-      const w = define(inner, `${name}_w`, b.loadF32(d.weight, b.add(rows[n] ?? i, i)));
-      for (let j = 0; j < x.ty.lanes; j++) inner.push(b.assign(name, b.fma(b.lane(x, j), b.lane(w, j), b.variable(name, F32))));
-    });
-    return inner;
-  }));
+  stmts.push(
+    b.for_(`${d.name}_i`, c.member, b.u32(d.depth), s.team, (i) => {
+      const inner: Stmt[] = [];
+      const x = define(inner, `${d.name}_x`, d.x(i));
+      cells.forEach(({ name }, n) => {
+        const w = define(inner, `${name}_w`, b.loadF32(d.weight, b.add(rows[n] ?? i, i)));
+        for (let j = 0; j < x.ty.lanes; j++) inner.push(b.assign(name, b.fma(b.lane(x, j), b.lane(w, j), b.variable(name, F32))));
+      });
+      return inner;
+    }),
+  );
   const { parts } = c;
   const sums = cells.map(({ name }) => b.variable(name, F32));
   if (parts !== undefined) {
     const team0 = define(stmts, `${d.name}_team0`, b.sub(b.thread, c.member));
     sums.forEach((sum, n) => stmts.push(b.store(parts, b.add(b.thread, b.u32(n * s.block)), sum)));
     cells.forEach(({ name }) => stmts.push(b.assign(name, b.f32(0))));
-    stmts.push(b.for_(`${d.name}_m`, b.u32(0), b.u32(s.team), 1, (m) =>
-      cells.map(({ name }, n) => b.assign(name, b.add(b.variable(name, F32), b.load(parts, b.add(team0, m, b.u32(n * s.block))))))));
+    stmts.push(
+      b.for_(`${d.name}_m`, b.u32(0), b.u32(s.team), 1, (m) =>
+        cells.map(({ name }, n) => b.assign(name, b.add(b.variable(name, F32), b.load(parts, b.add(team0, m, b.u32(n * s.block)))))),
+      ),
+    );
   }
   return c.cols.map((_, j) => sums.slice(j * d.count, (j + 1) * d.count));
 }

@@ -20,20 +20,24 @@ export function permute(p: PermuteProblem, schedule: ElementwiseSchedule | undef
   const by = planBuffer();
   const y = globalBuffer('y', 'f32', lanes);
   const sorted = p.mode === 'sorted';
-  return elementwise({
-    name: `permute_${p.mode}_${p.dim}`,
-    family: 'permute',
-    params: [['x', x], ...(sorted ? [['plan', by] as const] : []), ['y', y]],
-    perRow,
-    rows: { rowsPerToken: p.slots },
-    body(item) {
-      const stmts: Stmt[] = [];
-      const row = define(stmts, 'row', b.div(item, b.u32(perRow)));
-      const slot = sorted ? b.load(by, slotOfRowAt(row)) : row;
-      const copy: Stmt[] = [];
-      const token = define(copy, 'token', b.div(slot, b.u32(p.slots)));
-      copy.push(b.store(y, item, b.load(x, b.add(b.mul(token, b.u32(perRow)), b.mod(item, b.u32(perRow))))));
-      return sorted ? [...stmts, b.if_(b.lt(row, b.load(by, usedRowsAt)), copy)] : [...stmts, ...copy];
+  return elementwise(
+    {
+      name: `permute_${p.mode}_${p.dim}`,
+      family: 'permute',
+      params: [['x', x], ...(sorted ? [['plan', by] as const] : []), ['y', y]],
+      perRow,
+      rows: { rowsPerToken: p.slots },
+      body(item) {
+        const stmts: Stmt[] = [];
+        const row = define(stmts, 'row', b.div(item, b.u32(perRow)));
+        const slot = sorted ? b.load(by, slotOfRowAt(row)) : row;
+        const copy: Stmt[] = [];
+        const token = define(copy, 'token', b.div(slot, b.u32(p.slots)));
+        copy.push(b.store(y, item, b.load(x, b.add(b.mul(token, b.u32(perRow)), b.mod(item, b.u32(perRow))))));
+        return sorted ? [...stmts, b.if_(b.lt(row, b.load(by, usedRowsAt)), copy)] : [...stmts, ...copy];
+      },
     },
-  }, schedule ?? elementwiseSchedule(caps), caps);
+    schedule ?? elementwiseSchedule(caps),
+    caps,
+  );
 }

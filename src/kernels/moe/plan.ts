@@ -62,59 +62,75 @@ export function plan(p: PlanProblem, schedule: PlanSchedule | undefined, caps: C
       return stmts;
     });
 
-  body.push(b.var_('equal', b.u32(0)), b.var_('below', b.u32(0)), eachId('count', (id) => [
-    b.assign('equal', b.add(u('equal'), indicator(b.eq(id, expert)))),
-    b.assign('below', b.add(u('below'), indicator(b.lt(id, expert)))),
-  ]));
+  body.push(
+    b.var_('equal', b.u32(0)),
+    b.var_('below', b.u32(0)),
+    eachId('count', (id) => [
+      b.assign('equal', b.add(u('equal'), indicator(b.eq(id, expert)))),
+      b.assign('below', b.add(u('below'), indicator(b.lt(id, expert)))),
+    ]),
+  );
   body.push(b.store(equals, b.thread, u('equal')), b.store(belows, b.thread, u('below')));
   const team0 = define(body, 'team0', b.sub(b.thread, member));
   body.push(b.var_('base', b.u32(0)), b.var_('rows', b.u32(0)), b.var_('earlier', b.u32(0)));
-  body.push(b.for_('m', b.u32(0), b.u32(team), 1, (m) => {
-    const stmts: Stmt[] = [];
-    const more = define(stmts, 'more', b.load(equals, b.add(team0, m)));
-    return [
-      ...stmts,
-      b.assign('base', b.add(u('base'), b.load(belows, b.add(team0, m)))),
-      b.assign('rows', b.add(u('rows'), more)),
-      b.assign('earlier', b.add(u('earlier'), b.select(b.lt(m, member), more, b.u32(0)))),
-    ];
-  }));
+  body.push(
+    b.for_('m', b.u32(0), b.u32(team), 1, (m) => {
+      const stmts: Stmt[] = [];
+      const more = define(stmts, 'more', b.load(equals, b.add(team0, m)));
+      return [
+        ...stmts,
+        b.assign('base', b.add(u('base'), b.load(belows, b.add(team0, m)))),
+        b.assign('rows', b.add(u('rows'), more)),
+        b.assign('earlier', b.add(u('earlier'), b.select(b.lt(m, member), more, b.u32(0)))),
+      ];
+    }),
+  );
 
-  body.push(b.var_('row', b.add(u('base'), u('earlier'))), eachId('place', (id, slot) => [
-    b.if_(b.eq(id, expert), [
-      b.store(out, slotOfRowAt(u('row')), slot),
-      b.store(out, rowOfSlotAt(p, slot), u('row')),
-      b.assign('row', b.add(u('row'), b.u32(1))),
+  body.push(
+    b.var_('row', b.add(u('base'), u('earlier'))),
+    eachId('place', (id, slot) => [
+      b.if_(b.eq(id, expert), [
+        b.store(out, slotOfRowAt(u('row')), slot),
+        b.store(out, rowOfSlotAt(p, slot), u('row')),
+        b.assign('row', b.add(u('row'), b.u32(1))),
+      ]),
+      // One expert's team also marks the slots that no expert serves.
+      b.if_(b.and(b.eq(expert, b.u32(0)), b.ge(id, experts)), [b.store(out, rowOfSlotAt(p, slot), b.u32(DROPPED))]),
     ]),
-    // One expert's team also marks the slots that no expert serves.
-    b.if_(b.and(b.eq(expert, b.u32(0)), b.ge(id, experts)), [b.store(out, rowOfSlotAt(p, slot), b.u32(DROPPED))]),
-  ]));
+  );
 
   const tiles: Stmt[] = [];
   const tileRows = b.u32(p.tileRows);
   const firstTile = define(tiles, 'first_tile', b.add(b.div(u('base'), tileRows), expert));
   const lastTile = define(tiles, 'last_tile', b.add(b.div(b.add(u('base'), u('rows')), tileRows), expert, b.u32(1)));
-  tiles.push(b.for_('tile', b.add(firstTile, member), lastTile, team, (tile) => {
-    const stmts: Stmt[] = [];
-    const offset = define(stmts, 'offset', b.mul(b.sub(tile, firstTile), tileRows));
-    const at = define(stmts, 'tile_at', tileAt(p, tile));
-    return [
-      ...stmts,
-      b.store(out, at, expert),
-      b.store(out, b.add(at, b.u32(1)), b.add(u('base'), offset)),
-      b.store(out, b.add(at, b.u32(2)), b.min(tileRows, b.sub(b.max(u('rows'), offset), offset))),
-    ];
-  }));
-  tiles.push(b.if_(b.and(b.eq(expert, b.u32(p.experts - 1)), b.eq(member, b.u32(0))), [
-    b.store(out, tileCountAt, lastTile),
-    b.store(out, usedRowsAt, b.add(u('base'), u('rows'))),
-  ]));
+  tiles.push(
+    b.for_('tile', b.add(firstTile, member), lastTile, team, (tile) => {
+      const stmts: Stmt[] = [];
+      const offset = define(stmts, 'offset', b.mul(b.sub(tile, firstTile), tileRows));
+      const at = define(stmts, 'tile_at', tileAt(p, tile));
+      return [
+        ...stmts,
+        b.store(out, at, expert),
+        b.store(out, b.add(at, b.u32(1)), b.add(u('base'), offset)),
+        b.store(out, b.add(at, b.u32(2)), b.min(tileRows, b.sub(b.max(u('rows'), offset), offset))),
+      ];
+    }),
+  );
+  tiles.push(
+    b.if_(b.and(b.eq(expert, b.u32(p.experts - 1)), b.eq(member, b.u32(0))), [
+      b.store(out, tileCountAt, lastTile),
+      b.store(out, usedRowsAt, b.add(u('base'), u('rows'))),
+    ]),
+  );
   body.push(...(p.experts % perBlock === 0 ? tiles : [b.if_(b.lt(expert, experts), tiles)]));
 
   return launch({
     name: `plan_${p.experts}x${p.slots}`,
     family: 'plan',
-    params: [['ids', ids], ['plan', out]],
+    params: [
+      ['ids', ids],
+      ['plan', out],
+    ],
     scalars: ['T'],
     block,
     body: [...head, ...inLine(l, index, b.u32(blocks), body)],

@@ -16,15 +16,16 @@ const INFINITY_BITS = 0x7f80_0000;
 /** Takes the logit of expert `e`, in one thread each. */
 export type LogitSink = (e: Expr, logit: Expr) => readonly Stmt[];
 
-/** Reads the token's logits from memory: operand `logits`, plus `gateBias` where `biasElem` says so. */
+/** Reads the token's logits from memory (operand `logits`), adds the bias that they were made without. */
 export function readLogits(r: RouteKernel, bias: Buffer | undefined, sink: LogitSink): void {
   const logits = param(r, 'logits', 'f32');
   const { experts } = r.p;
-  r.body.push(eachOwn(r, 'logit_e', experts, (e) => {
-    const raw = b.load(logits, b.add(b.mul(r.token, b.u32(experts)), e));
-    const stmts: Stmt[] = [];
-    return [...stmts, ...sink(e, bias === undefined ? raw : b.add(raw, b.loadF32(bias, e)))];
-  }));
+  r.body.push(
+    eachOwn(r, 'logit_e', experts, (e) => {
+      const raw = b.load(logits, b.add(b.mul(r.token, b.u32(experts)), e));
+      return sink(e, bias === undefined ? raw : b.add(raw, b.loadF32(bias, e)));
+    }),
+  );
 }
 
 /** One access of the (normalised) hidden state at access `i` of the token's row. */
@@ -87,36 +88,40 @@ export function computeLogits(r: RouteKernel, h: HiddenSource, row: HiddenRow, b
   const parts = team === 1 ? undefined : sharedArray(r, 'logit_parts', 'f32', per * block);
   const js = Array.from({ length: per }, (_, j) => j);
 
-  r.body.push(b.for_('pass', b.u32(0), b.u32(experts), teams * per, (pass) => {
-    const stmts: Stmt[] = [];
-    const e = js.map((j) => define(stmts, `e${j}`, b.add(pass, first, b.u32(j * teams))));
-    // Teams beyond the last expert repeat it; what they find is not kept.
-    const rows = e.map((x, j) => define(stmts, `gate_row${j}`, b.mul(b.min(x, b.u32(experts - 1)), b.u32(depth))));
-    stmts.push(...js.map((j) => b.var_(`sum${j}`, b.f32(0))));
-    stmts.push(b.for_('i', member, b.u32(depth), team, (i) => {
-      const inner: Stmt[] = [];
-      const xv = define(inner, 'xv', row(i));
-      rows.forEach((at, j) => {
-        inner.push(...multiply(`sum${j}`, xv, define(inner, `g${j}`, b.loadF32(gate, b.add(at, i)))));
-      });
-      return inner;
-    }));
-    const finish = (j: number, sum: Expr): readonly Stmt[] => {
-      const expert = e[j] ?? pass;
-      return [b.if_(b.lt(expert, b.u32(experts)), sink(expert, bias === undefined ? sum : b.add(sum, b.loadF32(bias, expert))))];
-    };
-    if (parts === undefined) return [...stmts, ...js.flatMap((j) => finish(j, b.variable(`sum${j}`, F32)))];
-    stmts.push(...js.map((j) => b.store(parts, b.add(b.thread, b.u32(j * block)), b.variable(`sum${j}`, F32))));
-    const total = (j: number): readonly Stmt[] => [
-      b.var_(`total${j}`, b.f32(0)),
-      b.for_(`m${j}`, b.u32(0), b.u32(team), 1, (m) => [
-        b.assign(`total${j}`, b.add(b.variable(`total${j}`, F32), b.load(parts, b.add(b.thread, m, b.u32(j * block))))),
-      ]),
-      ...finish(j, b.variable(`total${j}`, F32)),
-    ];
-    stmts.push(b.if_(b.eq(member, b.u32(0)), js.flatMap(total)));
-    return stmts;
-  }));
+  r.body.push(
+    b.for_('pass', b.u32(0), b.u32(experts), teams * per, (pass) => {
+      const stmts: Stmt[] = [];
+      const e = js.map((j) => define(stmts, `e${j}`, b.add(pass, first, b.u32(j * teams))));
+      // Teams beyond the last expert repeat it; what they find is not kept.
+      const rows = e.map((x, j) => define(stmts, `gate_row${j}`, b.mul(b.min(x, b.u32(experts - 1)), b.u32(depth))));
+      stmts.push(...js.map((j) => b.var_(`sum${j}`, b.f32(0))));
+      stmts.push(
+        b.for_('i', member, b.u32(depth), team, (i) => {
+          const inner: Stmt[] = [];
+          const xv = define(inner, 'xv', row(i));
+          rows.forEach((at, j) => {
+            inner.push(...multiply(`sum${j}`, xv, define(inner, `g${j}`, b.loadF32(gate, b.add(at, i)))));
+          });
+          return inner;
+        }),
+      );
+      const finish = (j: number, sum: Expr): readonly Stmt[] => {
+        const expert = e[j] ?? pass;
+        return [b.if_(b.lt(expert, b.u32(experts)), sink(expert, bias === undefined ? sum : b.add(sum, b.loadF32(bias, expert))))];
+      };
+      if (parts === undefined) return [...stmts, ...js.flatMap((j) => finish(j, b.variable(`sum${j}`, F32)))];
+      stmts.push(...js.map((j) => b.store(parts, b.add(b.thread, b.u32(j * block)), b.variable(`sum${j}`, F32))));
+      const total = (j: number): readonly Stmt[] => [
+        b.var_(`total${j}`, b.f32(0)),
+        b.for_(`m${j}`, b.u32(0), b.u32(team), 1, (m) => [
+          b.assign(`total${j}`, b.add(b.variable(`total${j}`, F32), b.load(parts, b.add(b.thread, m, b.u32(j * block))))),
+        ]),
+        ...finish(j, b.variable(`total${j}`, F32)),
+      ];
+      stmts.push(b.if_(b.eq(member, b.u32(0)), js.flatMap(total)));
+      return stmts;
+    }),
+  );
 }
 
 /** Result `gate` [T, 1]: sharedGate · x, or the last row of `gate` · x. */
@@ -145,14 +150,16 @@ export function computeSharedGate(r: RouteKernel, h: HiddenSource, row: HiddenRo
  * A sink that puts logits into `logit`, bad ones replaced, and counts these in the variable `bad`, which must
  * be declared before. Bad ones are found by their bits: a target may assume that they do not occur.
  */
-export const sanitize = (logit: Buffer): LogitSink => (e, value) => {
-  const stmts: Stmt[] = [];
-  const raw = define(stmts, 'raw', value);
-  const isBad = define(stmts, 'is_bad', b.isNonFinite(raw));
-  const stand = b.select(b.eq(b.bitcast('u32', raw), b.u32(INFINITY_BITS)), b.f32(LARGEST), b.f32(-LARGEST));
-  return [
-    ...stmts,
-    b.assign('bad', b.add(b.variable('bad'), b.select(isBad, b.u32(1), b.u32(0)))),
-    b.store(logit, e, b.select(isBad, stand, raw)),
-  ];
-};
+export const sanitize =
+  (logit: Buffer): LogitSink =>
+  (e, value) => {
+    const stmts: Stmt[] = [];
+    const raw = define(stmts, 'raw', value);
+    const isBad = define(stmts, 'is_bad', b.isNonFinite(raw));
+    const stand = b.select(b.eq(b.bitcast('u32', raw), b.u32(INFINITY_BITS)), b.f32(LARGEST), b.f32(-LARGEST));
+    return [
+      ...stmts,
+      b.assign('bad', b.add(b.variable('bad'), b.select(isBad, b.u32(1), b.u32(0)))),
+      b.store(logit, e, b.select(isBad, stand, raw)),
+    ];
+  };

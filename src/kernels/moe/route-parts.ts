@@ -15,7 +15,12 @@ export interface RouteKernel {
 }
 
 export const routeKernel = (p: RouteProblem, s: RouteSchedule): RouteKernel => ({
-  p, s, params: [], shared: [], body: [], token: b.variable('token'),
+  p,
+  s,
+  params: [],
+  shared: [],
+  body: [],
+  token: b.variable('token'),
 });
 
 /** Adds a parameter named after its operand. */
@@ -42,5 +47,4 @@ export function sharedArray(r: RouteKernel, name: string, elem: Elem, size: numb
 export const eachOwn = (r: RouteKernel, name: string, count: number, body: (i: Expr) => readonly Stmt[]): Stmt =>
   b.for_(name, b.thread, b.u32(count), r.s.block, body);
 
-export const onFirstThread = (body: readonly Stmt[], cond: Expr = b.bool(true)): Stmt =>
-  b.if_(b.and(b.eq(b.thread, b.u32(0)), cond), body);
+export const onFirstThread = (body: readonly Stmt[], cond: Expr = b.bool(true)): Stmt => b.if_(b.and(b.eq(b.thread, b.u32(0)), cond), body);

@@ -36,7 +36,12 @@ export interface HiddenSource {
   readonly gateElem: StorageElem;
   readonly gateBiasElem?: StorageElem;
   /** With a norm, the normalised x is the result `xn`. */
-  readonly norm?: { readonly kind: 'rms' | 'layer'; readonly eps: number; readonly weightElem: StorageElem; readonly biasElem?: StorageElem };
+  readonly norm?: {
+    readonly kind: 'rms' | 'layer';
+    readonly eps: number;
+    readonly weightElem: StorageElem;
+    readonly biasElem?: StorageElem;
+  };
   /** Storage of `sharedGate` [1, dim]; with it the result `gate` [T, 1] is written. */
   readonly sharedGateElem?: StorageElem;
   /** The gate has one row more than there are experts, and that row is the shared gate: it saves a binding. */

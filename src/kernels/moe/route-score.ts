@@ -83,8 +83,10 @@ const SATURATED = 36.75;
 export function logitKey(kind: RouteKernel['p']['score'], soft: Softmax | undefined, stmts: Stmt[], name: string, l: Expr): Expr {
   const kept = (least: Expr, x: Expr): Expr => b.select(b.ge(l, least), x, b.f32(-LARGEST));
   const clamped =
-    kind === 'none' ? l
-    : kind === 'softmax' ? kept(b.sub(soft?.max ?? b.f32(0), b.f32(UNDERFLOW)), l)
-    : kept(b.f32(-UNDERFLOW), kind === 'sigmoid' ? b.min(l, b.f32(SATURATED)) : l);
+    kind === 'none'
+      ? l
+      : kind === 'softmax'
+        ? kept(b.sub(soft?.max ?? b.f32(0), b.f32(UNDERFLOW)), l)
+        : kept(b.f32(-UNDERFLOW), kind === 'sigmoid' ? b.min(l, b.f32(SATURATED)) : l);
   return keyOf(define(stmts, name, clamped));
 }

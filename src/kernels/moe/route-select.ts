@@ -29,22 +29,27 @@ export function selectTopK(r: RouteKernel, from: Scored, chosen: Buffer): void {
   const { p } = r;
   const bias = p.selectionBiasElem === undefined ? undefined : param(r, 'selectionBias', p.selectionBiasElem);
   const key = sharedArray(r, 'key', 'u32', p.experts);
-  r.body.push(eachOwn(r, 'key_e', p.experts, (e) => {
-    const stmts: Stmt[] = [];
-    const l = define(stmts, 'l', b.load(from.logit, e));
-    const value = bias === undefined
-      ? logitKey(p.score, from.soft, stmts, 'key_l', l)
-      : keyOf(define(stmts, 'biased', b.add(from.score(l), b.loadF32(bias, e))));
-    stmts.push(b.store(key, e, value));
-    return stmts;
-  }));
+  r.body.push(
+    eachOwn(r, 'key_e', p.experts, (e) => {
+      const stmts: Stmt[] = [];
+      const l = define(stmts, 'l', b.load(from.logit, e));
+      const value =
+        bias === undefined
+          ? logitKey(p.score, from.soft, stmts, 'key_l', l)
+          : keyOf(define(stmts, 'biased', b.add(from.score(l), b.loadF32(bias, e))));
+      stmts.push(b.store(key, e, value));
+      return stmts;
+    }),
+  );
   if (p.groups !== undefined) maskGroups(r, p.groups, from, bias !== undefined, key);
-  r.body.push(eachOwn(r, 'rank_e', p.experts, (e) => {
-    const stmts: Stmt[] = [];
-    const mine = define(stmts, 'mine', b.load(key, e));
-    stmts.push(...countWhere('rank', 'rank_j', p.experts, (j) => before(b.load(key, j), j, mine, e)));
-    return [...stmts, b.if_(b.lt(b.variable('rank'), b.u32(p.slots)), [b.store(chosen, b.variable('rank'), e)])];
-  }));
+  r.body.push(
+    eachOwn(r, 'rank_e', p.experts, (e) => {
+      const stmts: Stmt[] = [];
+      const mine = define(stmts, 'mine', b.load(key, e));
+      stmts.push(...countWhere('rank', 'rank_j', p.experts, (j) => before(b.load(key, j), j, mine, e)));
+      return [...stmts, b.if_(b.lt(b.variable('rank'), b.u32(p.slots)), [b.store(chosen, b.variable('rank'), e)])];
+    }),
+  );
 }
 
 /** Gives every expert outside the best `keep` groups the least key. */
@@ -81,13 +86,15 @@ function maskGroups(r: RouteKernel, groups: NonNullable<RouteKernel['p']['groups
     return [...stmts, b.store(groupKey, g, keyOf(sum))];
   };
   r.body.push(eachOwn(r, 'group', groups.count, ofGroup));
-  r.body.push(eachOwn(r, 'masked_e', experts, (e) => {
-    const stmts: Stmt[] = [];
-    const g = define(stmts, 'own_group', b.div(e, b.u32(width)));
-    const mine = define(stmts, 'own_key', b.load(groupKey, g));
-    stmts.push(...countWhere('group_rank', 'other', groups.count, (j) => before(b.load(groupKey, j), j, mine, g)));
-    return [...stmts, b.if_(b.ge(b.variable('group_rank'), b.u32(groups.keep)), [b.store(key, e, b.u32(LEAST_KEY))])];
-  }));
+  r.body.push(
+    eachOwn(r, 'masked_e', experts, (e) => {
+      const stmts: Stmt[] = [];
+      const g = define(stmts, 'own_group', b.div(e, b.u32(width)));
+      const mine = define(stmts, 'own_key', b.load(groupKey, g));
+      stmts.push(...countWhere('group_rank', 'other', groups.count, (j) => before(b.load(groupKey, j), j, mine, g)));
+      return [...stmts, b.if_(b.ge(b.variable('group_rank'), b.u32(groups.keep)), [b.store(key, e, b.u32(LEAST_KEY))])];
+    }),
+  );
 }
 
 /** Experts of the token id's row of the table. Ids outside the table, and experts there are none of, are clamped and counted. */
@@ -103,11 +110,13 @@ export function selectByTable(r: RouteKernel, vocab: number, chosen: Buffer, fau
   };
   r.body.push(b.var_('wrong', b.u32(0)));
   const row = within(r.body, 'table_row', b.load(tokenIds, r.token), vocab);
-  r.body.push(eachOwn(r, 'table_slot', slots, (s) => {
-    const stmts: Stmt[] = [];
-    const expert = within(stmts, 'expert', b.load(table, b.add(b.mul(row, b.u32(slots)), s)), experts);
-    return [...stmts, b.store(chosen, s, expert)];
-  }));
+  r.body.push(
+    eachOwn(r, 'table_slot', slots, (s) => {
+      const stmts: Stmt[] = [];
+      const expert = within(stmts, 'expert', b.load(table, b.add(b.mul(row, b.u32(slots)), s)), experts);
+      return [...stmts, b.store(chosen, s, expert)];
+    }),
+  );
   r.body.push(
     b.reduce('any_wrong', 'max', b.variable('wrong')),
     onFirstThread([b.atomic('add', faults, b.u32(FAULT_IDS), b.u32(1))], b.gt(b.variable('any_wrong'), b.u32(0))),
@@ -122,40 +131,44 @@ export function selectSparseMixer(r: RouteKernel, jitter: number, logit: Buffer,
   const { experts, slots } = r.p;
   const key = sharedArray(r, 'key', 'u32', experts);
   const u = (name: string): Expr => b.variable(name);
-  r.body.push(eachOwn(r, 'key_e', experts, (e) => {
-    const stmts: Stmt[] = [];
-    const l = define(stmts, 'l', b.load(logit, e));
-    return [...stmts, b.store(key, e, keyOf(l))];
-  }));
-  r.body.push(b.for_('round', b.u32(0), b.u32(slots), 1, (round) => {
-    const stmts: Stmt[] = [
-      b.var_('top_key', b.u32(LEAST_KEY)),
-      b.var_('top_e', b.u32(experts)),
-      eachOwn(r, 'top_i', experts, (e) => [
-        b.let_('k', b.load(key, e)),
-        b.if_(b.gt(u('k'), u('top_key')), [b.assign('top_key', u('k')), b.assign('top_e', e)]),
-      ]),
-      b.reduce('best_key', 'max', u('top_key')),
-      b.reduce('best_e', 'min', b.select(b.eq(u('top_key'), u('best_key')), u('top_e'), b.u32(experts))),
-    ];
-    const max = define(stmts, 'round_max', b.load(logit, u('best_e')));
-    const isRival = (l: Expr): Expr =>
-      b.le(b.sub(b.mul(max, b.f32(0.5)), b.mul(l, b.f32(0.5))), b.mul(b.max(b.abs(l), max), b.f32(jitter)));
-    stmts.push(
-      b.var_('rivals_part', b.f32(0)),
-      eachOwn(r, 'rival_e', experts, (e) => {
-        const inner: Stmt[] = [];
-        const l = define(inner, 'rival_l', b.load(logit, e));
-        const counts = b.and(b.ne(b.load(key, e), b.u32(LEAST_KEY)), isRival(l));
-        return [...inner, b.if_(counts, [b.assign('rivals_part', b.add(b.variable('rivals_part', F32), expBelow(l, max)))])];
-      }),
-      b.reduce('rivals', 'add', b.variable('rivals_part', F32)),
-      onFirstThread([
-        b.store(chosen, round, u('best_e')),
-        b.store(weight, round, b.div(b.f32(1), b.variable('rivals', F32))),
-        b.store(key, u('best_e'), b.u32(LEAST_KEY)),
-      ]),
-    );
-    return stmts;
-  }));
+  r.body.push(
+    eachOwn(r, 'key_e', experts, (e) => {
+      const stmts: Stmt[] = [];
+      const l = define(stmts, 'l', b.load(logit, e));
+      return [...stmts, b.store(key, e, keyOf(l))];
+    }),
+  );
+  r.body.push(
+    b.for_('round', b.u32(0), b.u32(slots), 1, (round) => {
+      const stmts: Stmt[] = [
+        b.var_('top_key', b.u32(LEAST_KEY)),
+        b.var_('top_e', b.u32(experts)),
+        eachOwn(r, 'top_i', experts, (e) => [
+          b.let_('k', b.load(key, e)),
+          b.if_(b.gt(u('k'), u('top_key')), [b.assign('top_key', u('k')), b.assign('top_e', e)]),
+        ]),
+        b.reduce('best_key', 'max', u('top_key')),
+        b.reduce('best_e', 'min', b.select(b.eq(u('top_key'), u('best_key')), u('top_e'), b.u32(experts))),
+      ];
+      const max = define(stmts, 'round_max', b.load(logit, u('best_e')));
+      const isRival = (l: Expr): Expr =>
+        b.le(b.sub(b.mul(max, b.f32(0.5)), b.mul(l, b.f32(0.5))), b.mul(b.max(b.abs(l), max), b.f32(jitter)));
+      stmts.push(
+        b.var_('rivals_part', b.f32(0)),
+        eachOwn(r, 'rival_e', experts, (e) => {
+          const inner: Stmt[] = [];
+          const l = define(inner, 'rival_l', b.load(logit, e));
+          const counts = b.and(b.ne(b.load(key, e), b.u32(LEAST_KEY)), isRival(l));
+          return [...inner, b.if_(counts, [b.assign('rivals_part', b.add(b.variable('rivals_part', F32), expBelow(l, max)))])];
+        }),
+        b.reduce('rivals', 'add', b.variable('rivals_part', F32)),
+        onFirstThread([
+          b.store(chosen, round, u('best_e')),
+          b.store(weight, round, b.div(b.f32(1), b.variable('rivals', F32))),
+          b.store(key, u('best_e'), b.u32(LEAST_KEY)),
+        ]),
+      );
+      return stmts;
+    }),
+  );
 }

@@ -23,15 +23,18 @@ import type { Score } from './route-score.ts';
 import { selectByTable, selectSparseMixer, selectTopK } from './route-select.ts';
 import { writeChoice } from './route-weights.ts';
 
-/** A thread for every expert, and more where the depth of the logits gives them work. */
+/**
+ * A thread for every expert where logits are read; where they are made, four experts a team, so that x is read
+ * once for four, and teams of several threads.
+ */
 export function routeSchedule(p: RouteProblem, caps: Capabilities): RouteSchedule {
-  const experts = powerOfTwo(p.experts);
   const most = Math.min(128, caps.maxThreadsPerBlock);
-  if (p.source.kind !== 'hidden') return { block: Math.min(most, Math.max(32, experts)), team: 1, per: 1 };
+  if (p.source.kind !== 'hidden') return { block: Math.min(most, Math.max(32, powerOfTwo(p.experts))), team: 1, per: 1 };
+  const per = Math.min(4, p.experts);
+  const teams = powerOfTwo(Math.ceil(p.experts / per));
+  const block = Math.min(most, Math.max(32, 4 * teams));
   const depth = p.source.dim / lanesFor(p.source.dim);
-  const block = Math.min(most, Math.max(32, experts, powerOfTwo((p.experts * depth) / 32)));
-  const team = Math.max(1, Math.min(32, Math.floor(block / experts), powerOfTwo(depth / 4)));
-  return { block, team, per: Math.min(4, Math.ceil(p.experts / (block / team))) };
+  return { block, team: Math.max(1, Math.min(32, Math.floor(block / teams), powerOfTwo(depth / 4))), per };
 }
 
 function check(p: RouteProblem, s: RouteSchedule, caps: Capabilities): void {
@@ -138,13 +141,15 @@ function ruleKernel(p: RouteProblem, s: RouteSchedule, caps: Capabilities, logit
 /** Scratch `scores` [T, experts] for the second kernel of expert choice; a row without a good logit scores 0. */
 function writeScores(r: RouteKernel, logit: Buffer, score: Score, allBad: Expr, caps: Capabilities): Launch {
   const scores = param(r, 'scores', 'f32');
-  r.body.push(eachOwn(r, 'score_e', r.p.experts, (e) => {
-    const l = b.variable('score_l', b.ty('f32'));
-    return [
-      b.let_('score_l', b.load(logit, e)),
-      b.store(scores, b.add(b.mul(r.token, b.u32(r.p.experts)), e), b.select(allBad, b.f32(0), score(l))),
-    ];
-  }));
+  r.body.push(
+    eachOwn(r, 'score_e', r.p.experts, (e) => {
+      const l = b.variable('score_l', b.ty('f32'));
+      return [
+        b.let_('score_l', b.load(logit, e)),
+        b.store(scores, b.add(b.mul(r.token, b.u32(r.p.experts)), e), b.select(allBad, b.f32(0), score(l))),
+      ];
+    }),
+  );
   return finish(r, `route_scores_${r.p.experts}`, caps);
 }
 

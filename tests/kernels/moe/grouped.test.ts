@@ -2,14 +2,25 @@ import { describe, expect, it } from 'vitest';
 import type { PlanData } from '../../../src/ir/graph/evaluate/data.ts';
 import { combine, groupedLinear } from '../../../src/kernels/index.ts';
 import type { Epilogue, GroupedProblem, GroupedSchedule } from '../../../src/kernels/index.ts';
-import { CAPS, NARROW, dataOf, expectClose, expectSameBits, planOf, random, reference, run, stored } from './harness.ts';
+import { CAPS, NARROW, dataOf, expectClose, expectSameBits, planOf, random, reference, remember, run, stored } from './harness.ts';
 import type { Operands, Tensor } from './harness.ts';
 import { makeIds, makePlan } from './plans.ts';
 
 type Form = Pick<GroupedProblem, 'experts' | 'slots' | 'n' | 'k'> & Partial<GroupedProblem>;
 const problem = (f: Form): GroupedProblem => ({
-  mode: 'sorted', tileRows: 4, gather: false, epilogue: { kind: 'none' }, weightElem: 'f32', routeWeights: false, combine: false, scale: 1, residual: false, ...f,
+  mode: 'sorted',
+  tileRows: 4,
+  gather: false,
+  epilogue: { kind: 'none' },
+  weightElem: 'f32',
+  routeWeights: false,
+  combine: false,
+  scale: 1,
+  residual: false,
+  ...f,
 });
+
+const launchOf = remember(groupedLinear);
 
 interface Data {
   readonly operands: Record<string, NonNullable<Operands[string]>>;
@@ -60,7 +71,7 @@ function check(p: GroupedProblem, T: number, ids: Uint32Array, schedule?: Groupe
   const { operands, ins, by } = makeData(p, T, ids);
   const y = new Float32Array((p.combine ? T : T * p.slots) * p.n).fill(NaN);
   const shared = new Float32Array(T * (p.shared?.n ?? 0)).fill(NaN);
-  const launch = groupedLinear(p, schedule, caps);
+  const launch = launchOf(p, schedule, caps);
   expect(new Set(launch.operands).size).toBe(launch.operands.length);
   const results = [...launch.operands].filter((o) => o === 'y' || o === 'shared');
   const step = p.segmentRows ?? p.experts;
@@ -74,10 +85,21 @@ function check(p: GroupedProblem, T: number, ids: Uint32Array, schedule?: Groupe
     const constants = { 'segment.first': first, 'segment.count': count };
     const whole = step >= p.experts;
     const once = first === 0 ? results : results.filter(() => false);
-    run(launch, { ...operands, weight: part('weight'), y, shared }, { T, constants }, whole ? results : once, whole && p.combine ? [] : ['y', ...(whole ? [] : ['shared'])]);
+    run(
+      launch,
+      { ...operands, weight: part('weight'), y, shared },
+      { T, constants },
+      whole ? results : once,
+      whole && p.combine ? [] : ['y', ...(whole ? [] : ['shared'])],
+    );
   }
   const { epilogue, gather, scale } = p;
-  const want = reference('moe.grouped_linear', ins, { epilogue, gather, scale, combine: p.combine, weighted: p.combine && p.routeWeights }, { T });
+  const want = reference(
+    'moe.grouped_linear',
+    ins,
+    { epilogue, gather, scale, combine: p.combine, weighted: p.combine && p.routeWeights },
+    { T },
+  );
   const rows = dataOf(want, 'y');
   if (p.combine) expectClose(y, rows, tolerance);
   else {
@@ -98,9 +120,22 @@ describe('grouped linear', () => {
       const ids = (T: number, p: Form, drop = 0): Uint32Array => makeIds(T, p.slots, p.experts, T, drop);
 
       it('takes every size and number of tokens', () => {
-        for (const [experts, slots, n, k] of [[1, 1, 1, 1], [2, 2, 3, 10], [5, 3, 33, 31], [13, 2, 10, 40], [3, 1, 40, 33]] as const) {
+        for (const [experts, slots, n, k] of [
+          [1, 1, 1, 1],
+          [2, 2, 3, 10],
+          [5, 3, 33, 31],
+          [13, 2, 10, 40],
+          [3, 1, 40, 33],
+        ] as const) {
           for (const T of [1, 2, 7, 17]) {
-            for (const gather of [true, false]) check(problem({ mode, experts, slots, n, k, gather }), T, ids(T, { experts, slots, n, k }, gather ? 0 : 0.3), undefined, T === 7 ? NARROW : CAPS);
+            for (const gather of [true, false])
+              check(
+                problem({ mode, experts, slots, n, k, gather }),
+                T,
+                ids(T, { experts, slots, n, k }, gather ? 0 : 0.3),
+                undefined,
+                T === 7 ? NARROW : CAPS,
+              );
           }
         }
       });
@@ -108,14 +143,24 @@ describe('grouped linear', () => {
       it('takes any load', () => {
         const p = problem({ mode, experts: 5, slots: 1, n: 9, k: 12, gather: true });
         for (const e of [0, 2, 4]) check(p, 11, new Uint32Array(11).fill(e));
-        check(p, 12, Uint32Array.from({ length: 12 }, (_, i) => [0, 1, 3, 4][i % 4] ?? 0));
+        check(
+          p,
+          12,
+          Uint32Array.from({ length: 12 }, (_, i) => [0, 1, 3, 4][i % 4] ?? 0),
+        );
       });
 
       it('applies epilogues, biases and input weights', () => {
         const size = { mode, experts: 4, slots: 2, n: 11, k: 20 };
         const epilogues: Epilogue[] = [
-          GLU, CLAMPED, { kind: 'glu', activation: 'gelu' }, { kind: 'glu', activation: 'gelu-tanh' }, { kind: 'act', activation: 'relu' },
-          { kind: 'act', activation: 'gelu-tanh' }, { kind: 'act', activation: 'gelu' }, { kind: 'act', activation: 'silu' },
+          GLU,
+          CLAMPED,
+          { kind: 'glu', activation: 'gelu' },
+          { kind: 'glu', activation: 'gelu-tanh' },
+          { kind: 'act', activation: 'relu' },
+          { kind: 'act', activation: 'gelu-tanh' },
+          { kind: 'act', activation: 'gelu' },
+          { kind: 'act', activation: 'silu' },
         ];
         for (const epilogue of epilogues) {
           check(problem({ ...size, epilogue, gather: true }), 5, ids(5, size));
@@ -133,19 +178,35 @@ describe('grouped linear', () => {
       });
 
       it('runs the shared FFN beside the experts', () => {
-        for (const [n, sharedN] of [[10, 33], [33, 10], [8, 8]] as const) {
+        for (const [n, sharedN] of [
+          [10, 33],
+          [33, 10],
+          [8, 8],
+        ] as const) {
           const size = { mode, experts: 4, slots: 2, n, k: 12 };
           const shared = { n: sharedN, k: 12, weightElem: 'f32', ownX: false, gate: false } as const;
           for (const T of [1, 6, 9]) {
             check(problem({ ...size, gather: true, epilogue: GLU, shared }), T, ids(T, size, 0.2));
-            check(problem({ ...size, biasElem: 'f32', shared: { ...shared, k: 7, ownX: true, biasElem: 'f16', weightElem: 'bf16' } }), T, ids(T, size), undefined, NARROW);
+            check(
+              problem({ ...size, biasElem: 'f32', shared: { ...shared, k: 7, ownX: true, biasElem: 'f16', weightElem: 'bf16' } }),
+              T,
+              ids(T, size),
+              undefined,
+              NARROW,
+            );
           }
         }
       });
 
       it('runs split banks segment by segment, bit for bit as a whole one', () => {
         const size = { mode, experts: 7, slots: 2, n: 9, k: 12 };
-        const p = problem({ ...size, gather: true, epilogue: GLU, biasElem: 'f32', shared: { n: 5, k: 12, weightElem: 'f32', ownX: false, gate: false } });
+        const p = problem({
+          ...size,
+          gather: true,
+          epilogue: GLU,
+          biasElem: 'f32',
+          shared: { n: 5, k: 12, weightElem: 'f32', ownX: false, gate: false },
+        });
         const whole = check(p, 9, ids(9, size));
         for (const segmentRows of [1, 3, 7]) {
           const split = check({ ...p, segmentRows }, 9, ids(9, size));
@@ -158,13 +219,14 @@ describe('grouped linear', () => {
         const size = { mode, experts: 4, slots: 3, n: 21, k: 28 };
         const p = problem({ ...size, gather: true, epilogue: GLU, shared: { n: 30, k: 28, weightElem: 'f32', ownX: false, gate: false } });
         const first = check(p, 7, ids(7, size));
-        const schedules: GroupedSchedule[] = mode === 'sorted'
-          ? [
-            { tile: { bm: 4, bn: 8, bk: 8, tm: 2, tn: 2, staging: 'shared' } },
-            { tile: { bm: 4, bn: 16, bk: 12, tm: 1, tn: 4, staging: 'shared' } },
-            { tile: { bm: 4, bn: 32, bk: 4, tm: 4, tn: 1, staging: 'register' } },
-          ]
-          : [{ matvec: { block: 8, team: 1, cols: 1 } }, { matvec: { block: 32, team: 1, cols: 3 } }];
+        const schedules: GroupedSchedule[] =
+          mode === 'sorted'
+            ? [
+                { tile: { bm: 4, bn: 8, bk: 8, tm: 2, tn: 2, staging: 'shared' } },
+                { tile: { bm: 4, bn: 16, bk: 12, tm: 1, tn: 4, staging: 'shared' } },
+                { tile: { bm: 4, bn: 32, bk: 4, tm: 4, tn: 1, staging: 'register' } },
+              ]
+            : [{ matvec: { block: 8, team: 1, cols: 1 } }, { matvec: { block: 32, team: 1, cols: 3 } }];
         for (const s of schedules) {
           const other = check(p, 7, ids(7, size), s);
           expectSameBits(other.y, first.y);
@@ -178,7 +240,11 @@ describe('grouped linear', () => {
     const size = { mode: 'direct', experts: 4, slots: 2, n: 21, k: 40 } as const;
     const ids = makeIds(5, 2, 4, 1, 0.2);
     const shared = { n: 9, k: 40, weightElem: 'f32', ownX: false, gate: false } as const;
-    for (const matvec of [{ block: 32, team: 8, cols: 1 }, { block: 16, team: 2, cols: 2 }, { block: 32, team: 32, cols: 3 }]) {
+    for (const matvec of [
+      { block: 32, team: 8, cols: 1 },
+      { block: 16, team: 2, cols: 2 },
+      { block: 32, team: 32, cols: 3 },
+    ]) {
       check(problem({ ...size, gather: true, epilogue: GLU, biasElem: 'f32', shared }), 5, ids, { matvec });
       check(problem({ ...size, combine: true, routeWeights: true, shared: { ...shared, n: 21, k: 12, ownX: true } }), 5, ids, { matvec });
     }
@@ -204,14 +270,18 @@ describe('grouped linear with combine', () => {
     residual: { routeWeights: true, residual: true, scale: 0.5 },
     shared: { routeWeights: true, shared },
     'gated shared': { routeWeights: true, residual: true, shared: { ...shared, gate: true, biasElem: 'f32' } },
-    'gathered': { routeWeights: true, gather: true, shared: { ...shared, k: 24, ownX: false } },
-    'f16': { routeWeights: true, weightElem: 'f16', biasElem: 'f16', shared: { ...shared, weightElem: 'bf16', biasElem: 'bf16' } },
+    gathered: { routeWeights: true, gather: true, shared: { ...shared, k: 24, ownX: false } },
+    f16: { routeWeights: true, weightElem: 'f16', biasElem: 'f16', shared: { ...shared, weightElem: 'bf16', biasElem: 'bf16' } },
   };
   const size = { experts: 6, slots: 3, n: 13, k: 24, combine: true } as const;
   for (const [name, form] of Object.entries(forms)) {
     it(name, () => {
       for (const mode of ['direct', 'sorted'] as const) {
-        for (const [T, drop] of [[1, 0], [3, 0.3], [8, 1]] as const) {
+        for (const [T, drop] of [
+          [1, 0],
+          [3, 0.3],
+          [8, 1],
+        ] as const) {
           const ids = makeIds(T, 3, 6, T, drop);
           const p = problem({ ...size, mode, ...form });
           check(p, T, ids, undefined, T === 3 ? NARROW : CAPS);
@@ -224,15 +294,42 @@ describe('grouped linear with combine', () => {
   it('equals the product and the sum in two kernels, bit for bit', () => {
     const T = 5;
     const ids = makeIds(T, 3, 6, 2, 0.2);
-    const p = problem({ ...size, mode: 'direct', routeWeights: true, residual: true, scale: 0.5, biasElem: 'f32', shared: { ...shared, gate: true } });
+    const p = problem({
+      ...size,
+      mode: 'direct',
+      routeWeights: true,
+      residual: true,
+      scale: 0.5,
+      biasElem: 'f32',
+      shared: { ...shared, gate: true },
+    });
     const { operands } = makeData(p, T, ids);
     const fused = check(p, T, ids).y;
     const { routeWeights: _weights, ...rest } = operands;
     const apart: GroupedProblem = { ...p, combine: false, routeWeights: false, residual: false, scale: 1, shared: { ...shared } };
     const [rows, sharedRows, y] = [new Float32Array(T * 3 * 13), new Float32Array(T * 13), new Float32Array(T * 13)];
     run(groupedLinear(apart, undefined, CAPS), { ...rest, y: rows, shared: sharedRows }, { T }, ['y', 'shared'], ['y']);
-    run(combine({ experts: 6, slots: 3, mode: 'direct', tileRows: 4, n: 13, weights: true, shared: true, sharedGate: true, residual: true, scale: 0.5 }, undefined, CAPS),
-      { ...operands, x: rows, weights: operands['routeWeights'] ?? rows, shared: sharedRows, y }, { T }, ['y']);
+    run(
+      combine(
+        {
+          experts: 6,
+          slots: 3,
+          mode: 'direct',
+          tileRows: 4,
+          n: 13,
+          weights: true,
+          shared: true,
+          sharedGate: true,
+          residual: true,
+          scale: 0.5,
+        },
+        undefined,
+        CAPS,
+      ),
+      { ...operands, x: rows, weights: operands['routeWeights'] ?? rows, shared: sharedRows, y },
+      { T },
+      ['y'],
+    );
     expectSameBits(y, fused);
   });
 });
@@ -245,6 +342,8 @@ describe('grouped linear refuses', () => {
     expect(() => groupedLinear({ ...p, experts: 70000, n: 70000 }, undefined, CAPS)).toThrow(/2\^32/);
     expect(() => groupedLinear(p, { tile: { bm: 8, bn: 8, bk: 8, tm: 8, tn: 1, staging: 'register' } }, CAPS)).toThrow(/tiles of 8 rows/);
     expect(() => groupedLinear(p, { tile: { bm: 4, bn: 4096, bk: 8, tm: 1, tn: 4, staging: 'register' } }, CAPS)).toThrow(/threads/);
-    expect(() => groupedLinear({ ...p, shared: { n: 8, k: 8, weightElem: 'f32', ownX: false, gate: false } }, undefined, CAPS)).toThrow(/gathered/);
+    expect(() => groupedLinear({ ...p, shared: { n: 8, k: 8, weightElem: 'f32', ownX: false, gate: false } }, undefined, CAPS)).toThrow(
+      /gathered/,
+    );
   });
 });

@@ -7,9 +7,10 @@ import { capacity, route } from '../../../src/ir/graph/evaluate/route.ts';
 import type { Dim, NodeOf, OpName, Ops, Value } from '../../../src/ir/graph/types.ts';
 import { interpret } from '../../../src/ir/kernel/interpret.ts';
 import type { TypedArray } from '../../../src/ir/kernel/interpret.ts';
-import type { ScalarName } from '../../../src/ir/kernel/types.ts';
+import type { Kernel, ScalarName } from '../../../src/ir/kernel/types.ts';
 import type { Launch, LaunchGroup } from '../../../src/kernels/index.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
+import type { Capabilities } from '../../../src/target/types.ts';
 import { memoryOf } from '../dense/harness.ts';
 import type { MutationRun } from '../../ir/kernel/mutate.ts';
 
@@ -24,7 +25,35 @@ export interface Call {
 
 export type Operands = Readonly<Record<string, TypedArray>>;
 
-const envOf = (call: Call): { T: number; past: number; seq: number; cap: number } => ({ T: call.T, past: 0, seq: call.seq ?? call.T, cap: 0 });
+const finishedKernels = new WeakMap<Kernel, Kernel>();
+
+/** Finishes a kernel, once for all runs of it. */
+export function finished(kernel: Kernel, subgroups = false): Kernel {
+  if (subgroups) return finishKernel(kernel, { subgroups });
+  const known = finishedKernels.get(kernel) ?? finishKernel(kernel, { subgroups: false });
+  finishedKernels.set(kernel, known);
+  return known;
+}
+
+/** The family's launches, made once for a problem, a schedule and a device. */
+export function remember<P, S, R>(
+  family: (problem: P, schedule: S, caps: Capabilities) => R,
+): (problem: P, schedule: S, caps: Capabilities) => R {
+  const made = new Map<string, R>();
+  return (problem, schedule, caps) => {
+    const key = JSON.stringify([problem, schedule, caps]);
+    const launch = made.get(key) ?? family(problem, schedule, caps);
+    made.set(key, launch);
+    return launch;
+  };
+}
+
+const envOf = (call: Call): { T: number; past: number; seq: number; cap: number } => ({
+  T: call.T,
+  past: 0,
+  seq: call.seq ?? call.T,
+  cap: 0,
+});
 
 export const gridOf = (launch: Launch, call: Call): [number, number, number] => {
   const [x, y, z] = launch.grid;
@@ -36,19 +65,29 @@ export const gridOf = (launch: Launch, call: Call): [number, number, number] => 
  * Runs one launch, or a group with its scratch. Operands in `results` and all scratch count as never written; each
  * cell of a result must be, unless it stands in `partial`.
  */
-export function run(work: Launch | LaunchGroup, operands: Operands, call: Call, results: readonly string[], partial: readonly string[] = []): void {
+export function run(
+  work: Launch | LaunchGroup,
+  operands: Operands,
+  call: Call,
+  results: readonly string[],
+  partial: readonly string[] = [],
+): void {
   const group: LaunchGroup = 'launches' in work ? work : { launches: [work], scratch: [] };
   const env = envOf(call);
   const scratch: Record<string, TypedArray> = {};
-  for (const s of group.scratch) scratch[s.name] = s.elem === 'f32' ? new Float32Array(evalSize(s.size, env)) : new Uint32Array(evalSize(s.size, env));
+  for (const s of group.scratch)
+    scratch[s.name] = s.elem === 'f32' ? new Float32Array(evalSize(s.size, env)) : new Uint32Array(evalSize(s.size, env));
   const written = new Set<string>();
   for (const launch of group.launches) {
-    const kernel = finishKernel(launch.kernel, { subgroups: call.subgroups ?? false });
+    const kernel = finished(launch.kernel, call.subgroups);
     const nameOf = (operand: string): string => kernel.params[launch.operands.indexOf(operand)]?.name ?? '';
     const fresh = [...results, ...Object.keys(scratch)].filter((o) => launch.operands.includes(o) && !written.has(o));
     const scalars = { ...env, ...call.constants };
     const outcome = interpret(kernel, {
-      grid: gridOf(launch, call), memory: memoryOf(launch, { ...operands, ...scratch }), scalars, poison: fresh.map(nameOf),
+      grid: gridOf(launch, call),
+      memory: memoryOf(launch, { ...operands, ...scratch }),
+      scalars,
+      poison: fresh.map(nameOf),
     });
     for (const o of fresh) {
       if (!partial.includes(o)) expect(outcome.unwritten[nameOf(o)], `${o} of ${kernel.name}`).toEqual([]);
@@ -74,7 +113,12 @@ export interface Tensor {
 }
 
 const EVALUATE = {
-  'moe.route': route, 'moe.capacity': capacity, 'moe.plan': plan, 'moe.permute': permute, 'moe.grouped_linear': groupedLinear, 'moe.combine': combine,
+  'moe.route': route,
+  'moe.capacity': capacity,
+  'moe.plan': plan,
+  'moe.permute': permute,
+  'moe.grouped_linear': groupedLinear,
+  'moe.combine': combine,
 };
 type MoeOp = keyof typeof EVALUATE;
 
@@ -87,7 +131,10 @@ const isPlanData = (x: Tensor | PlanData): x is PlanData => 'rowOf' in x;
 
 /** One op of the reference on plain tensors. */
 export function reference<K extends MoeOp>(
-  op: K, ins: Readonly<Record<string, Tensor | PlanData>>, attrs: Ops[K]['attrs'], call: Call,
+  op: K,
+  ins: Readonly<Record<string, Tensor | PlanData>>,
+  attrs: Ops[K]['attrs'],
+  call: Call,
 ): Reference {
   const held = new Map<string, Data | PlanData>();
   const values: Record<string, Value> = {};
@@ -110,7 +157,9 @@ export function reference<K extends MoeOp>(
   const evaluate: Evaluate<OpName> = EVALUATE[op] as Evaluate<OpName>;
   const node = { op, ins: values, attrs, outs: {} } as unknown as NodeOf<K>;
   const out = evaluate({
-    node, size: envOf(call), data,
+    node,
+    size: envOf(call),
+    data,
     plan(v: Value) {
       const x = held.get(v.id);
       if (x === undefined || !('rowOf' in x)) throw new Error(`${v.id} is no plan`);

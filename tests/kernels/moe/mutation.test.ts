@@ -15,13 +15,27 @@ const KEY_OF_NAN = /max\(select\(bits/;
 const KEY_OF_MINUS_ZERO = /bits\.f32\(select\(key\[/;
 
 const base: RouteProblem = {
-  experts: 12, slots: 3, score: 'sigmoid', select: { kind: 'top-k' }, weights: 'scores', scale: 1, source: { kind: 'logits' },
+  experts: 12,
+  slots: 3,
+  score: 'sigmoid',
+  select: { kind: 'top-k' },
+  weights: 'scores',
+  scale: 1,
+  source: { kind: 'logits' },
 };
 const outputs = (p: RouteProblem, T: number): Record<string, TypedArray> => ({
-  weights: new Float32Array(T * p.slots), ids: new Uint32Array(T * p.slots), faults: new Uint32Array(4),
+  weights: new Float32Array(T * p.slots),
+  ids: new Uint32Array(T * p.slots),
+  faults: new Uint32Array(4),
 });
 
-function checkRoute(p: RouteProblem, operands: Record<string, TypedArray>, schedule: { block: number; team: number; per: number }, equivalent: RegExp[] = [], T = 5): void {
+function checkRoute(
+  p: RouteProblem,
+  operands: Record<string, TypedArray>,
+  schedule: { block: number; team: number; per: number },
+  equivalent: RegExp[] = [],
+  T = 5,
+): void {
   const group = route(p, schedule, NARROW);
   const [launch] = group.launches;
   if (launch === undefined) throw new Error('no launch');
@@ -43,11 +57,22 @@ describe('no mutation goes unnoticed', () => {
   hidden.x.fill(NaN, 0, 12);
 
   it('route: groups and bias', () => {
-    checkRoute({ ...base, groups: { count: 4, keep: 2, score: 'top2-sum' }, selectionBiasElem: 'f32', renormalize: { p: 1, eps: 0, epsMode: 'add' } },
-      { logits, selectionBias: random(12, 5) }, { block: 4, team: 1, per: 1 }, [KEY_OF_NAN, KEY_OF_MINUS_ZERO]);
+    checkRoute(
+      {
+        ...base,
+        groups: { count: 4, keep: 2, score: 'top2-sum' },
+        selectionBiasElem: 'f32',
+        renormalize: { p: 1, eps: 0, epsMode: 'add' },
+      },
+      { logits, selectionBias: random(12, 5) },
+      { block: 4, team: 1, per: 1 },
+      [KEY_OF_NAN, KEY_OF_MINUS_ZERO],
+    );
   });
   it('route: softmax, best groups', () => {
-    checkRoute({ ...base, score: 'softmax', groups: { count: 4, keep: 2, score: 'max' } }, { logits }, { block: 8, team: 1, per: 1 }, [KEY_OF_NAN]);
+    checkRoute({ ...base, score: 'softmax', groups: { count: 4, keep: 2, score: 'max' } }, { logits }, { block: 8, team: 1, per: 1 }, [
+      KEY_OF_NAN,
+    ]);
   });
   it('route: softmax over the chosen', () => {
     checkRoute({ ...base, score: 'none', weights: 'softmax-selected' }, { logits }, { block: 8, team: 1, per: 1 }, [KEY_OF_NAN]);
@@ -63,7 +88,12 @@ describe('no mutation goes unnoticed', () => {
     // A pass more finds no experts. That the largest number is no bad one is held on logits.
     // Expert 9 would be the first one of its team.
     const equivalent = [KEY_OF_NAN, /to \+ 8: for pass/, /is_bad/, /e1 < 9/];
-    checkRoute({ ...base, experts: 9, source: { kind: 'hidden', dim: 12, gateElem: 'f32', norm } }, hidden, { block: 8, team: 2, per: 2 }, equivalent);
+    checkRoute(
+      { ...base, experts: 9, source: { kind: 'hidden', dim: 12, gateElem: 'f32', norm } },
+      hidden,
+      { block: 8, team: 2, per: 2 },
+      equivalent,
+    );
   });
   it('route: expert choice', () => {
     const p: RouteProblem = { ...base, experts: 3, slots: 3, score: 'softmax', select: { kind: 'expert-choice', capacityFactor: 1.5 } };
@@ -92,7 +122,10 @@ describe('no mutation goes unnoticed', () => {
       const launch = capacity({ experts: 5, slots: 2, limit: { kind: 'factor', factor: 1.1, min: 1 }, renormalize }, { block: 4 }, NARROW);
       const T = 29;
       const operands = {
-        weights: random(T * 2, 1).map((x) => x + 1.5), ids: makeIds(T, 2, 5, 4, 0.2), weightsOut: new Float32Array(T * 2), idsOut: new Uint32Array(T * 2),
+        weights: random(T * 2, 1).map((x) => x + 1.5),
+        ids: makeIds(T, 2, 5, 4, 0.2),
+        weightsOut: new Float32Array(T * 2),
+        idsOut: new Uint32Array(T * 2),
       };
       // No slot asks for an expert beyond the last. Used slots and unused ones are different slots, whatever the order.
       const equivalent = [/to \+ 1: for expert/, /barrier: deleted @ 0\.1\/0\.9$/];
@@ -107,35 +140,73 @@ describe('no mutation goes unnoticed', () => {
     const common = { experts, slots, mode: 'sorted', tileRows: 2 } as const;
     const n = 10;
     const moved = permute({ ...common, dim: n }, { block: 16 }, CAPS);
-    expectEveryMutationCaught(moved.kernel, [mutationRun(moved, { x: random(T * n, 1), plan: buffer, y: new Float32Array(T * slots * n) }, { T }, ['y'])], {
-      // Rows beyond the last one are not in use either.
-      equivalent: [/item < /],
-    });
-    const summed = combine({ ...common, n, weights: true, shared: true, sharedGate: true, residual: true, scale: 0.5 }, { block: 16 }, CAPS);
+    expectEveryMutationCaught(
+      moved.kernel,
+      [mutationRun(moved, { x: random(T * n, 1), plan: buffer, y: new Float32Array(T * slots * n) }, { T }, ['y'])],
+      {
+        // Rows beyond the last one are not in use either.
+        equivalent: [/item < /],
+      },
+    );
+    const summed = combine(
+      { ...common, n, weights: true, shared: true, sharedGate: true, residual: true, scale: 0.5 },
+      { block: 16 },
+      CAPS,
+    );
     const operands = {
-      x: random(T * slots * n, 2), plan: buffer, weights: random(T * slots, 3), shared: random(T * n, 4), sharedGate: random(T, 5),
-      residual: random(T * n, 6), y: new Float32Array(T * n),
+      x: random(T * slots * n, 2),
+      plan: buffer,
+      weights: random(T * slots, 3),
+      shared: random(T * n, 4),
+      sharedGate: random(T, 5),
+      residual: random(T * n, 6),
+      y: new Float32Array(T * n),
     };
     expectEveryMutationCaught(summed.kernel, [mutationRun(summed, operands, { T }, ['y'])]);
   });
 
   const [n, k] = [6, 5];
   const grouped: GroupedProblem = {
-    experts, slots, mode: 'sorted', tileRows: 2, n, k, gather: true, epilogue: { kind: 'glu', activation: 'silu' }, weightElem: 'f32', biasElem: 'f32',
-    routeWeights: true, combine: false, scale: 1, residual: false, shared: { n: 9, k, weightElem: 'f32', ownX: false, gate: false },
+    experts,
+    slots,
+    mode: 'sorted',
+    tileRows: 2,
+    n,
+    k,
+    gather: true,
+    epilogue: { kind: 'glu', activation: 'silu' },
+    weightElem: 'f32',
+    biasElem: 'f32',
+    routeWeights: true,
+    combine: false,
+    scale: 1,
+    residual: false,
+    shared: { n: 9, k, weightElem: 'f32', ownX: false, gate: false },
   };
   const operandsOf = (p: GroupedProblem): Record<string, TypedArray> => {
     const m = p.n * (p.epilogue.kind === 'glu' ? 2 : 1);
     return {
-      ids, plan: makePlan(ids, experts, slots, p.tileRows).buffer, x: random((p.gather ? T : T * slots) * k, 1), weight: random(experts * m * k, 2),
-      bias: random(experts * m, 3), routeWeights: random(T * slots, 4), sharedX: random(T * k, 5), sharedWeight: random(2 * 9 * k, 6),
-      sharedGate: random(T, 7), residual: random(T * p.n, 8), y: new Float32Array((p.combine ? T : T * slots) * p.n), shared: new Float32Array(T * 9),
+      ids,
+      plan: makePlan(ids, experts, slots, p.tileRows).buffer,
+      x: random((p.gather ? T : T * slots) * k, 1),
+      weight: random(experts * m * k, 2),
+      bias: random(experts * m, 3),
+      routeWeights: random(T * slots, 4),
+      sharedX: random(T * k, 5),
+      sharedWeight: random(2 * 9 * k, 6),
+      sharedGate: random(T, 7),
+      residual: random(T * p.n, 8),
+      y: new Float32Array((p.combine ? T : T * slots) * p.n),
+      shared: new Float32Array(T * 9),
     };
   };
   const FEW: typeof CAPS = { ...CAPS, maxGrid: 4 };
   /** The two steps of a bank split after its second expert. */
   const steps = (launch: Launch, operands: Record<string, TypedArray>, poison: readonly string[]): MutationRun[] =>
-    [[0, 2], [2, 1]].map(([first = 0, count = 0]) => {
+    [
+      [0, 2],
+      [2, 1],
+    ].map(([first = 0, count = 0]) => {
       const per = (operands['weight']?.length ?? 0) / experts;
       const weight = operands['weight']?.slice(first * per, (first + count) * per) ?? new Float32Array(0);
       const constants = { 'segment.first': first, 'segment.count': count };
@@ -150,7 +221,10 @@ describe('no mutation goes unnoticed', () => {
   });
   it('grouped linear: rows', () => {
     const p: GroupedProblem = { ...grouped, mode: 'direct', segmentRows: 2 };
-    for (const matvec of [{ block: 4, team: 1, cols: 1 }, { block: 8, team: 2, cols: 1 }]) {
+    for (const matvec of [
+      { block: 4, team: 1, cols: 1 },
+      { block: 8, team: 2, cols: 1 },
+    ]) {
       const launch = groupedLinear(p, { matvec }, FEW);
       // Columns that are not there are masked.
       expectEveryMutationCaught(launch.kernel, steps(launch, operandsOf(p), ['y', 'shared']), { equivalent: [/col0 < 6/] });
@@ -158,10 +232,20 @@ describe('no mutation goes unnoticed', () => {
   });
   it('grouped linear: combine', () => {
     const p: GroupedProblem = {
-      ...grouped, mode: 'direct', gather: false, epilogue: { kind: 'none' }, combine: true, residual: true, scale: 0.5,
-      shared: { n, k, weightElem: 'f32', ownX: true, gate: true }, segmentRows: 2,
+      ...grouped,
+      mode: 'direct',
+      gather: false,
+      epilogue: { kind: 'none' },
+      combine: true,
+      residual: true,
+      scale: 0.5,
+      shared: { n, k, weightElem: 'f32', ownX: true, gate: true },
+      segmentRows: 2,
     };
-    for (const matvec of [{ block: 4, team: 1, cols: 1 }, { block: 8, team: 2, cols: 1 }]) {
+    for (const matvec of [
+      { block: 4, team: 1, cols: 1 },
+      { block: 8, team: 2, cols: 1 },
+    ]) {
       const launch = groupedLinear(p, { matvec }, FEW);
       const operands = { ...operandsOf(p), sharedWeight: random(n * k, 6), y: random(T * n, 9) };
       expectEveryMutationCaught(launch.kernel, steps(launch, operands, ['y']));

@@ -6,7 +6,16 @@ import { makeIds, makePlan } from './plans.ts';
 
 describe('plan', () => {
   it('sorts rows by expert, token and slot', () => {
-    for (const [T, slots, experts] of [[1, 1, 1], [2, 2, 5], [3, 4, 4], [7, 3, 13], [17, 2, 8], [17, 6, 64], [40, 1, 3], [33, 8, 31]] as const) {
+    for (const [T, slots, experts] of [
+      [1, 1, 1],
+      [2, 2, 5],
+      [3, 4, 4],
+      [7, 3, 13],
+      [17, 2, 8],
+      [17, 6, 64],
+      [40, 1, 3],
+      [33, 8, 31],
+    ] as const) {
       for (const tileRows of [1, 4, 8]) makePlan(makeIds(T, slots, experts, T), experts, slots, tileRows);
       makePlan(makeIds(T, slots, experts, T, 0.4), experts, slots, 8, undefined, NARROW);
     }
@@ -14,15 +23,30 @@ describe('plan', () => {
 
   it('takes any load: all on one expert, on the last one, evenly, none at all', () => {
     for (const only of [0, 3, 6]) makePlan(new Uint32Array(50).fill(only), 7, 1, 8);
-    makePlan(Uint32Array.from({ length: 56 }, (_, i) => i % 7), 7, 2, 8);
-    makePlan(Uint32Array.from({ length: 60 }, (_, i) => (i % 6) + (i % 6 >= 3 ? 1 : 0)), 7, 2, 4);
+    makePlan(
+      Uint32Array.from({ length: 56 }, (_, i) => i % 7),
+      7,
+      2,
+      8,
+    );
+    makePlan(
+      Uint32Array.from({ length: 60 }, (_, i) => (i % 6) + (i % 6 >= 3 ? 1 : 0)),
+      7,
+      2,
+      4,
+    );
     makePlan(new Uint32Array(12).fill(DROPPED), 5, 3, 8);
   });
 
   it('gives one result whatever the schedule', () => {
     const ids = makeIds(29, 4, 10, 3, 0.2);
     const first = makePlan(ids, 10, 4, 8);
-    for (const s of [{ block: 32, team: 32 }, { block: 32, team: 1 }, { block: 64, team: 16 }, { block: 8, team: 2 }]) {
+    for (const s of [
+      { block: 32, team: 32 },
+      { block: 32, team: 1 },
+      { block: 64, team: 16 },
+      { block: 8, team: 2 },
+    ]) {
       expect(Array.from(makePlan(ids, 10, 4, 8, s).buffer)).toEqual(Array.from(first.buffer));
     }
   });
@@ -49,7 +73,13 @@ describe('capacity', () => {
   for (const renormalize of ['none', 'before', 'after'] as const) {
     it(`drops in the order of choices, renormalised ${renormalize}`, () => {
       const tokens = (n: number): CapacityProblem['limit'] => ({ kind: 'tokens', tokens: n });
-      for (const [T, seq] of [[1, 1], [17, 17], [20, 10], [7, 3], [12, 5]] as const) {
+      for (const [T, seq] of [
+        [1, 1],
+        [17, 17],
+        [20, 10],
+        [7, 3],
+        [12, 5],
+      ] as const) {
         for (const n of [0, 1, 3, 100]) check({ experts: 4, slots: 2, limit: tokens(n), renormalize }, T, seq, 0, n === 3 ? NARROW : CAPS);
       }
       check({ experts: 4, slots: 1, limit: tokens(3), renormalize }, 20, 10, 0.3);
@@ -73,7 +103,14 @@ describe('capacity', () => {
 });
 
 describe('permute and combine', () => {
-  const shapes = [[1, 1, 1, 1], [3, 2, 5, 3], [7, 3, 4, 10], [17, 2, 8, 32], [5, 4, 4, 33], [2, 6, 64, 40]] as const;
+  const shapes = [
+    [1, 1, 1, 1],
+    [3, 2, 5, 3],
+    [7, 3, 4, 10],
+    [17, 2, 8, 32],
+    [5, 4, 4, 33],
+    [2, 6, 64, 40],
+  ] as const;
 
   it('copies the rows of the plan', () => {
     for (const [T, slots, experts, dim] of shapes) {
@@ -95,25 +132,54 @@ describe('permute and combine', () => {
 
   it('sums the slots in order, with everything that joins the sum', () => {
     const forms: Partial<CombineProblem>[] = [
-      {}, { weights: true }, { weights: true, shared: true }, { weights: true, shared: true, sharedGate: true, residual: true, scale: 0.5 },
-      { shared: true, sharedGate: true }, { weights: true, residual: true }, { weights: true, scale: 2 },
+      {},
+      { weights: true },
+      { weights: true, shared: true },
+      { weights: true, shared: true, sharedGate: true, residual: true, scale: 0.5 },
+      { shared: true, sharedGate: true },
+      { weights: true, residual: true },
+      { weights: true, scale: 2 },
     ];
     for (const [T, slots, experts, n] of shapes) {
       const ids = makeIds(T, slots, experts, 2, 0.25);
       const { buffer, want: sorted } = makePlan(ids, experts, slots, 8);
-      const [weights, shared, sharedGate, residual] = [random(T * slots, 1), random(T * n, 2), random(T, 3).map((v) => v * 4), random(T * n, 4)];
+      const [weights, shared, sharedGate, residual] = [
+        random(T * slots, 1),
+        random(T * n, 2),
+        random(T, 3).map((v) => v * 4),
+        random(T * n, 4),
+      ];
       for (const mode of ['sorted', 'direct'] as const) {
-        const by = mode === 'sorted' ? sorted : planOf(reference('moe.plan', { ids: { shape: ['T', slots], data: ids } }, { experts, slots, mode, tileRows: 8 }, { T }));
+        const by =
+          mode === 'sorted'
+            ? sorted
+            : planOf(reference('moe.plan', { ids: { shape: ['T', slots], data: ids } }, { experts, slots, mode, tileRows: 8 }, { T }));
         // Rows that no slot uses hold NaN: nothing may read them.
         const x = random(T * slots * n, 5);
         by.expertOf.forEach((e, row) => e < 0 && x.fill(NaN, row * n, (row + 1) * n));
         for (const form of forms) {
-          const p: CombineProblem = { experts, slots, mode, tileRows: 8, n, weights: false, shared: false, sharedGate: false, residual: false, scale: 1, ...form };
+          const p: CombineProblem = {
+            experts,
+            slots,
+            mode,
+            tileRows: 8,
+            n,
+            weights: false,
+            shared: false,
+            sharedGate: false,
+            residual: false,
+            scale: 1,
+            ...form,
+          };
           const y = new Float32Array(T * n);
-          run(combine(p, undefined, n === 33 ? NARROW : CAPS), { x, plan: buffer, ids, weights, shared, sharedGate, residual, y }, { T }, ['y']);
+          run(combine(p, undefined, n === 33 ? NARROW : CAPS), { x, plan: buffer, ids, weights, shared, sharedGate, residual, y }, { T }, [
+            'y',
+          ]);
           const row = ['T', n] as const;
           const ins = {
-            x: { shape: ['P', n] as const, data: x }, plan: by, ids: { shape: ['T', slots] as const, data: ids },
+            x: { shape: ['P', n] as const, data: x },
+            plan: by,
+            ids: { shape: ['T', slots] as const, data: ids },
             ...(p.weights ? { weights: { shape: ['T', slots] as const, data: weights } } : {}),
             ...(p.shared ? { shared: { shape: row, data: shared } } : {}),
             ...(p.sharedGate ? { sharedGate: { shape: ['T', 1] as const, data: sharedGate } } : {}),

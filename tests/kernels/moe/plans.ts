@@ -4,7 +4,9 @@ import { evalSize } from '../../../src/base/size.ts';
 import type { PlanData } from '../../../src/ir/graph/evaluate/data.ts';
 import { DROPPED, plan, planSize } from '../../../src/kernels/index.ts';
 import type { PlanSchedule } from '../../../src/kernels/moe/plan.ts';
-import { CAPS, planOf, random, reference, run } from './harness.ts';
+import { CAPS, planOf, random, reference, remember, run } from './harness.ts';
+
+const planOnce = remember(plan);
 
 /** Ids of a call: distinct experts per token, some dropped. */
 export function makeIds(T: number, slots: number, experts: number, seed: number, drop = 0): Uint32Array {
@@ -12,20 +14,31 @@ export function makeIds(T: number, slots: number, experts: number, seed: number,
   return Uint32Array.from({ length: T * slots }, (_, i) => {
     const token = Math.floor(i / slots);
     const start = Math.floor((((r[token] ?? 0) + 1) / 2) * experts);
-    return ((r[T * slots + i] ?? 0) + 1) / 2 < drop ? DROPPED : (start + (i % slots) * (experts > slots ? 2 : 1) + (i % slots > experts / 2 ? 1 : 0)) % experts;
+    return ((r[T * slots + i] ?? 0) + 1) / 2 < drop
+      ? DROPPED
+      : (start + (i % slots) * (experts > slots ? 2 : 1) + (i % slots > experts / 2 ? 1 : 0)) % experts;
   });
 }
 
 const envOf = (T: number): { T: number; past: number; seq: number; cap: number } => ({ T, past: 0, seq: T, cap: 0 });
 
 /** Builds the plan on the interpreter and holds every word of it against the reference. */
-export function makePlan(ids: Uint32Array, experts: number, slots: number, tileRows: number, schedule?: PlanSchedule, caps = CAPS): { buffer: Uint32Array; want: PlanData } {
+export function makePlan(
+  ids: Uint32Array,
+  experts: number,
+  slots: number,
+  tileRows: number,
+  schedule?: PlanSchedule,
+  caps = CAPS,
+): { buffer: Uint32Array; want: PlanData } {
   const T = ids.length / slots;
   const P = ids.length;
   const words = evalSize(planSize({ experts, slots, tileRows }), envOf(T));
   const buffer = new Uint32Array(words).fill(0xabcdabcd);
-  run(plan({ experts, slots, tileRows }, schedule, caps), { ids, plan: buffer }, { T }, ['plan'], ['plan']);
-  const want = planOf(reference('moe.plan', { ids: { shape: ['T', slots], data: ids } }, { experts, slots, mode: 'sorted', tileRows }, { T }));
+  run(planOnce({ experts, slots, tileRows }, schedule, caps), { ids, plan: buffer }, { T }, ['plan'], ['plan']);
+  const want = planOf(
+    reference('moe.plan', { ids: { shape: ['T', slots], data: ids } }, { experts, slots, mode: 'sorted', tileRows }, { T }),
+  );
   const used = ids.filter((id) => id !== DROPPED).length;
   expect(buffer[1]).toBe(used);
   for (let row = 0; row < used; row++) expect(buffer[4 + row]).toBe((want.tokenOf[row] ?? 0) * slots + (want.slotOf[row] ?? 0));

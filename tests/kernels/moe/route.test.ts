@@ -2,21 +2,47 @@ import { describe, expect, it } from 'vitest';
 import type { RouteAttrs } from '../../../src/ir/graph/types.ts';
 import { route } from '../../../src/kernels/index.ts';
 import type { RouteProblem, RouteSchedule } from '../../../src/kernels/index.ts';
-import { CAPS, NARROW, dataOf, expectClose, expectIds, expectSameBits, expectWeights, random, reference, run, stored } from './harness.ts';
+import {
+  CAPS,
+  NARROW,
+  dataOf,
+  expectClose,
+  expectIds,
+  expectSameBits,
+  expectWeights,
+  random,
+  reference,
+  remember,
+  run,
+  stored,
+} from './harness.ts';
 import type { Operands, Tensor } from './harness.ts';
 
 type Rule = Pick<RouteProblem, 'experts' | 'slots'> & Partial<RouteProblem>;
 const rule = (r: Rule): RouteProblem => ({
-  score: 'softmax', select: { kind: 'top-k' }, weights: 'scores', scale: 1, source: { kind: 'logits' }, ...r,
+  score: 'softmax',
+  select: { kind: 'top-k' },
+  weights: 'scores',
+  scale: 1,
+  source: { kind: 'logits' },
+  ...r,
 });
 
 const attrsOf = (p: RouteProblem): RouteAttrs => {
   const { experts, slots, score, groups, weights, renormalize, scale, select } = p;
   return {
-    experts, slots, score, weights, scale, select: select.kind === 'hash' ? { kind: 'hash' } : select,
-    ...(groups === undefined ? {} : { groups }), ...(renormalize === undefined ? {} : { renormalize }),
+    experts,
+    slots,
+    score,
+    weights,
+    scale,
+    select: select.kind === 'hash' ? { kind: 'hash' } : select,
+    ...(groups === undefined ? {} : { groups }),
+    ...(renormalize === undefined ? {} : { renormalize }),
   };
 };
+
+const launchOf = remember(route);
 
 interface Result {
   readonly weights: Float32Array;
@@ -25,16 +51,24 @@ interface Result {
 }
 
 const results = (p: RouteProblem, T: number): Result => ({
-  weights: new Float32Array(T * p.slots), ids: new Uint32Array(T * p.slots), faults: new Uint32Array(4),
+  weights: new Float32Array(T * p.slots),
+  ids: new Uint32Array(T * p.slots),
+  faults: new Uint32Array(4),
 });
 
 /** Runs a rule on logits and compares with the reference; ids exactly. */
-function checkLogits(p: RouteProblem, logits: Float32Array, extra: Readonly<Record<string, Tensor>> = {}, schedule?: RouteSchedule, caps = CAPS): Result {
+function checkLogits(
+  p: RouteProblem,
+  logits: Float32Array,
+  extra: Readonly<Record<string, Tensor>> = {},
+  schedule?: RouteSchedule,
+  caps = CAPS,
+): Result {
   const T = logits.length / p.experts;
   const r = results(p, T);
   const operands: Record<string, Operands[string]> = { logits, weights: r.weights, ids: r.ids, faults: r.faults };
   for (const [name, x] of Object.entries(extra)) if (!(x.data instanceof Float64Array)) operands[name] = x.data;
-  run(route(p, schedule, caps), operands, { T }, ['weights', 'ids']);
+  run(launchOf(p, schedule, caps), operands, { T }, ['weights', 'ids']);
   const want = reference('moe.route', { logits: { shape: ['T', p.experts], data: logits }, ...extra }, attrsOf(p), { T });
   expectIds(r.ids, dataOf(want, 'ids'));
   expectWeights(r.weights, dataOf(want, 'weights'));
@@ -50,10 +84,10 @@ const spread = (n: number, seed: number, by: number): Float32Array => random(n, 
 
 describe('route: rules on logits', () => {
   const rules: Record<string, Rule> = {
-    'softmax': { experts: 7, slots: 3 },
+    softmax: { experts: 7, slots: 3 },
     'one expert': { experts: 1, slots: 1 },
     'all experts': { experts: 5, slots: 5, renormalize: { p: 1, eps: 1e-20, epsMode: 'add' } },
-    'renormalised': { experts: 13, slots: 4, renormalize: { p: 1, eps: 0, epsMode: 'add' }, scale: 2.5 },
+    renormalised: { experts: 13, slots: 4, renormalize: { p: 1, eps: 0, epsMode: 'add' }, scale: 2.5 },
     'p-norm 2': { experts: 16, slots: 4, renormalize: { p: 2, eps: 0, epsMode: 'add' } },
     'p-norm 3, clamped': { experts: 9, slots: 4, renormalize: { p: 3, eps: 0.2, epsMode: 'clamp' } },
     'p-norm 1/2': { experts: 9, slots: 2, renormalize: { p: 0.5, eps: 0.1, epsMode: 'add' } },
@@ -75,7 +109,10 @@ describe('route: rules on logits', () => {
       checkLogits(rule(r), spread(7 * r.experts, 5, 3), {}, undefined, NARROW);
       checkLogits(rule(r), spread(2 * r.experts, 9, 60));
       // Logits of few values: ties everywhere, at the border too.
-      checkLogits(rule(r), spread(7 * r.experts, 3, 2.4).map((x) => Math.round(x)));
+      checkLogits(
+        rule(r),
+        spread(7 * r.experts, 3, 2.4).map((x) => Math.round(x)),
+      );
       checkLogits(rule(r), new Float32Array(2 * r.experts).fill(0.25));
     });
   }
@@ -84,8 +121,13 @@ describe('route: rules on logits', () => {
     for (const groups of [undefined, { count: 4, keep: 2, score: 'top2-sum' }, { count: 8, keep: 3, score: 'max' }] as const) {
       for (const score of ['sigmoid', 'softmax', 'sqrt-softplus'] as const) {
         const p = rule({
-          experts: 32, slots: 6, score, selectionBiasElem: 'f32', scale: 2.5,
-          renormalize: { p: 1, eps: 1e-20, epsMode: 'add' }, ...(groups === undefined ? {} : { groups }),
+          experts: 32,
+          slots: 6,
+          score,
+          selectionBiasElem: 'f32',
+          scale: 2.5,
+          renormalize: { p: 1, eps: 1e-20, epsMode: 'add' },
+          ...(groups === undefined ? {} : { groups }),
         });
         for (const shift of [0, -3]) {
           const bias = random(32, 8).map((x) => x * 0.5 + shift);
@@ -130,7 +172,10 @@ describe('route: rules on logits', () => {
   it('tells logits apart whose sigmoids or softmaxes are equal in f32', () => {
     const logits = Float32Array.from([20, 21, 22, 20.5, 18, 19]);
     checkLogits(rule({ experts: 6, slots: 4, score: 'sigmoid' }), logits);
-    checkLogits(rule({ experts: 6, slots: 4 }), logits.map((x) => (x - 18) * 60));
+    checkLogits(
+      rule({ experts: 6, slots: 4 }),
+      logits.map((x) => (x - 18) * 60),
+    );
   });
 });
 
@@ -141,7 +186,14 @@ describe('route: tables', () => {
     const tokenIds = Int32Array.from({ length: T }, (_, t) => (t * 4) % vocab);
     const ins = { table: { shape: [vocab, slots], data: table }, tokenIds: { shape: ['T'] as const, data: tokenIds } };
     for (const score of ['softmax', 'sqrt-softplus', 'sigmoid'] as const) {
-      const p = rule({ experts, slots, score, select: { kind: 'hash', vocab }, renormalize: { p: 1, eps: 1e-20, epsMode: 'add' }, scale: 1.5 });
+      const p = rule({
+        experts,
+        slots,
+        score,
+        select: { kind: 'hash', vocab },
+        renormalize: { p: 1, eps: 1e-20, epsMode: 'add' },
+        scale: 1.5,
+      });
       const logits = spread(T * experts, 2, 3);
       logits.fill(NaN, experts, 2 * experts);
       checkLogits(p, logits, ins);
@@ -177,7 +229,14 @@ describe('route: expert choice', () => {
     const kinds = spread(3 * experts, 4, 2);
     return Float32Array.from({ length: T * experts }, (_, i) => kinds[((Math.floor(i / experts) * 7) % 3) * experts + (i % experts)] ?? 0);
   };
-  for (const [experts, T, capacityFactor] of [[4, 16, 2], [5, 17, 1.5], [2, 300, 1.25], [1, 3, 1], [4, 3, 1], [2, 7, 4]] as const) {
+  for (const [experts, T, capacityFactor] of [
+    [4, 16, 2],
+    [5, 17, 1.5],
+    [2, 300, 1.25],
+    [1, 3, 1],
+    [4, 3, 1],
+    [2, 7, 4],
+  ] as const) {
     it(`${experts} experts, ${T} tokens, factor ${capacityFactor}`, () => {
       const p = rule({ experts, slots: experts, select: { kind: 'expert-choice', capacityFactor } });
       checkLogits(p, spread(T * experts, 3, 2));
@@ -197,7 +256,13 @@ describe('route: expert choice', () => {
 
 describe('route: from the hidden state', () => {
   const T = 5;
-  const schedules: (RouteSchedule | undefined)[] = [undefined, { block: 32, team: 1, per: 1 }, { block: 32, team: 8, per: 3 }, { block: 64, team: 2, per: 2 }, { block: 32, team: 32, per: 1 }];
+  const schedules: (RouteSchedule | undefined)[] = [
+    undefined,
+    { block: 32, team: 1, per: 1 },
+    { block: 32, team: 8, per: 3 },
+    { block: 64, team: 2, per: 2 },
+    { block: 32, team: 32, per: 1 },
+  ];
 
   interface Form {
     readonly dim: number;
@@ -211,16 +276,29 @@ describe('route: from the hidden state', () => {
     readonly elem?: 'f32' | 'f16' | 'bf16';
   }
 
-  function checkHidden(f: Form, s: RouteSchedule | undefined, caps = CAPS, select: RouteProblem['select'] = { kind: 'top-k' }): Result & { launches: number } {
+  function checkHidden(
+    f: Form,
+    s: RouteSchedule | undefined,
+    caps = CAPS,
+    select: RouteProblem['select'] = { kind: 'top-k' },
+  ): Result & { launches: number } {
     const elem = f.elem ?? 'f32';
     const { dim, experts } = f;
     const p = rule({
-      experts, slots: select.kind === 'expert-choice' ? experts : Math.min(3, experts), score: 'sigmoid', select,
+      experts,
+      slots: select.kind === 'expert-choice' ? experts : Math.min(3, experts),
+      score: 'sigmoid',
+      select,
       ...(f.bias === true ? { selectionBiasElem: elem } : {}),
       source: {
-        kind: 'hidden', dim, gateElem: elem, ...(f.gateBias === true ? { gateBiasElem: elem } : {}),
+        kind: 'hidden',
+        dim,
+        gateElem: elem,
+        ...(f.gateBias === true ? { gateBiasElem: elem } : {}),
         ...(f.shared === true ? { sharedGateElem: elem } : f.shared === 'row' ? { sharedGateRow: true } : {}),
-        ...(f.norm === undefined ? {} : { norm: { kind: f.norm, eps: 1e-5, weightElem: elem, ...(f.normBias === true ? { biasElem: elem } : {}) } }),
+        ...(f.norm === undefined
+          ? {}
+          : { norm: { kind: f.norm, eps: 1e-5, weightElem: elem, ...(f.normBias === true ? { biasElem: elem } : {}) } }),
       },
     });
     const r = results(p, T);
@@ -231,10 +309,20 @@ describe('route: from the hidden state', () => {
       operands[name] = kept.data;
       ins[name] = { shape, data: kept.values };
     };
-    add('x', ['T', dim], random(T * dim, 1).map((x) => x * 3 + 0.5), 'f32');
+    add(
+      'x',
+      ['T', dim],
+      random(T * dim, 1).map((x) => x * 3 + 0.5),
+      'f32',
+    );
     const gateRows = experts + (f.shared === 'row' ? 1 : 0);
     add('gate', [gateRows, dim], random(gateRows * dim, 2));
-    if (f.norm !== undefined) add('normWeight', [dim], random(dim, 3).map((x) => x + 1.5));
+    if (f.norm !== undefined)
+      add(
+        'normWeight',
+        [dim],
+        random(dim, 3).map((x) => x + 1.5),
+      );
     if (f.normBias === true) add('normBias', [dim], random(dim, 4));
     if (f.gateBias === true) add('gateBias', [experts], random(experts, 5));
     if (f.bias === true) add('selectionBias', [experts], random(experts, 6));
@@ -258,13 +346,13 @@ describe('route: from the hidden state', () => {
     'odd depth': { dim: 33, experts: 5, norm: 'rms' },
     'depth 10, layer norm': { dim: 10, experts: 3, norm: 'layer', normBias: true },
     'depth 1': { dim: 1, experts: 3, norm: 'rms' },
-    'biases': { dim: 40, experts: 7, norm: 'rms', gateBias: true, bias: true },
+    biases: { dim: 40, experts: 7, norm: 'rms', gateBias: true, bias: true },
     'shared gate': { dim: 40, experts: 11, shared: true },
     'shared gate as a row': { dim: 40, experts: 11, norm: 'rms', shared: 'row' },
     'shared gate as a row, odd': { dim: 33, experts: 64, shared: 'row', gateBias: true, elem: 'f16' },
-    'f16': { dim: 24, experts: 6, norm: 'rms', elem: 'f16', gateBias: true },
+    f16: { dim: 24, experts: 6, norm: 'rms', elem: 'f16', gateBias: true },
     'bf16, odd': { dim: 31, experts: 70, norm: 'layer', elem: 'bf16' },
-    'everything': { dim: 12, experts: 9, norm: 'layer', normBias: true, gateBias: true, bias: true, shared: true },
+    everything: { dim: 12, experts: 9, norm: 'layer', normBias: true, gateBias: true, bias: true, shared: true },
   };
   for (const [name, f] of Object.entries(forms)) {
     it(name, () => {
@@ -279,7 +367,9 @@ describe('route: from the hidden state', () => {
     expect(checkHidden({ ...f, shared: 'row' }, undefined).launches).toBe(1);
     expect(checkHidden(f, undefined, { ...CAPS, maxBindings: 10 }).launches).toBe(1);
     expect(checkHidden({ dim: 16, experts: 6, norm: 'rms', bias: true }, undefined).launches).toBe(1);
-    expect(checkHidden({ ...f, gateBias: true, normBias: true }, undefined, CAPS, { kind: 'expert-choice', capacityFactor: 2 }).launches).toBe(3);
+    expect(
+      checkHidden({ ...f, gateBias: true, normBias: true }, undefined, CAPS, { kind: 'expert-choice', capacityFactor: 2 }).launches,
+    ).toBe(3);
   });
 
   it('gives a token the same bits whatever else the call holds', () => {
