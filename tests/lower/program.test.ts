@@ -1,4 +1,5 @@
 /** Graphs lowered to programs: who binds what, where values live, how weights are kept and split. */
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { stableJson } from '../../src/base/hash.ts';
 import { operands, results } from '../../src/ir/graph/rewrite.ts';
@@ -9,8 +10,9 @@ import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import type { Bucket, BufferRef, Section, Step } from '../../src/lower/program.ts';
 import type { Spec } from '../../src/model/types.ts';
 import { bindingsOf } from '../../src/passes/graph/limits.ts';
-import { FUSION_PASSES } from '../../src/passes/graph/pipeline.ts';
+import { FUSION_PASSES, PASS_NAMES } from '../../src/passes/graph/pipeline.ts';
 import { WEBGPU_BASELINE } from '../../src/target/types.ts';
+import { moeLayer } from './random-specs.ts';
 import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu, twoMatrix } from './specs.ts';
 
 const CASES = Object.entries<Spec>({ ...LAYER_CASES, ...MODEL_CASES });
@@ -187,6 +189,19 @@ describe('kernels', () => {
     const kernels = (i: number): readonly unknown[] => sections[i]?.buckets[0]?.steps.map((s) => s.kernel) ?? [];
     // The layers differ in their attention window only.
     expect(kernels(1).filter((k) => !kernels(2).includes(k))).toHaveLength(1);
+  });
+});
+
+describe('any mixture', () => {
+  it('lowers, whatever passes are off, within the bindings of the target', () => {
+    fc.assert(
+      fc.property(moeLayer({ perToken: false }), fc.subarray([...PASS_NAMES]), (spec, disabled) => {
+        for (const { bucket } of bucketsOf(lower(spec, disabled))) {
+          for (const step of bucket.steps) expect(step.args.length).toBeLessThanOrEqual(WEBGPU_BASELINE.maxBindings);
+        }
+      }),
+      { numRuns: 60, seed: 11 },
+    );
   });
 });
 
