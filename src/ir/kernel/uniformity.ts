@@ -6,7 +6,7 @@
  * indices of buffers that the kernel never writes, and what is computed from these alone. Loads of shared
  * memory are not, even where all threads read one cell: targets do not accept it.
  */
-import type { Expr, Kernel, Stmt } from './types.ts';
+import type { Expr, Kernel, Stmt, StmtOf } from './types.ts';
 import { exprsOf, operands, walkStmts } from './walk.ts';
 
 export interface Uniformity {
@@ -19,8 +19,6 @@ export interface Uniformity {
 interface Binding {
   uniform: boolean;
 }
-
-type Scope = ReadonlyMap<string, Binding>;
 
 const UNIFORM_BUILTINS: ReadonlySet<string> = new Set(['block.x', 'block.y', 'block.z', 'grid.x', 'grid.y', 'grid.z', 'subgroup.size']);
 
@@ -36,7 +34,8 @@ export function uniformity(kernel: Kernel): Uniformity {
   const written = writtenNames(kernel.body);
   const bindings = new Map<Stmt, Binding>();
   const controls = new Map<Stmt, boolean>();
-  let changed = true;
+  const scope = new Map<string, Binding>();
+  let again = true;
 
   const bindingOf = (s: Stmt): Binding => {
     const known = bindings.get(s);
@@ -45,69 +44,70 @@ export function uniformity(kernel: Kernel): Uniformity {
     bindings.set(s, made);
     return made;
   };
-  const lower = (b: Binding, uniform: boolean): void => {
-    if (uniform || !b.uniform) return;
-    b.uniform = false;
-    changed = true;
-  };
-  const isUniform = (e: Expr, scope: Scope): boolean => {
+  const isUniform = (e: Expr): boolean => {
     if (e.k === 'var') return scope.get(e.name)?.uniform ?? false;
     if (e.k === 'builtin') return UNIFORM_BUILTINS.has(e.id);
     if (e.k === 'subgroup') return false;
     if (e.k === 'load' && (e.buf.scope !== 'global' || written.has(e.buf.name))) return false;
-    return operands(e).every((a) => isUniform(a, scope));
+    return operands(e).every(isUniform);
   };
 
-  const visit = (body: readonly Stmt[], outer: Scope, flow: boolean): void => {
-    const scope = new Map(outer);
+  /** What the body binds is forgotten after it; what it hides comes back. */
+  const visit = (body: readonly Stmt[], flow: boolean, loop?: StmtOf<'for'>): void => {
+    const hidden: [string, Binding | undefined][] = [];
+    const bind = (name: string, s: Stmt, uniform: boolean): void => {
+      const binding = bindingOf(s);
+      binding.uniform &&= uniform;
+      hidden.push([name, scope.get(name)]);
+      scope.set(name, binding);
+    };
+    if (loop !== undefined) bind(loop.name, loop, true);
     for (const s of body) {
-      const uniform = exprsOf(s).every((e) => isUniform(e, scope));
+      const uniform = exprsOf(s).every(isUniform);
       switch (s.k) {
         case 'let':
-          lower(bindingOf(s), uniform);
-          scope.set(s.name, bindingOf(s));
-          break;
         case 'var':
-          lower(bindingOf(s), uniform);
-          scope.set(s.name, bindingOf(s));
+          bind(s.name, s, uniform);
           break;
         case 'assign': {
           const target = scope.get(s.name);
-          if (target !== undefined) lower(target, uniform && flow);
+          if (target?.uniform !== true || (uniform && flow)) break;
+          target.uniform = false;
+          // A variable assigned late in a loop is read early in its next iteration.
+          again = true;
           break;
         }
         case 'tile.reduce':
-          lower(bindingOf(s), false);
-          scope.set(s.name, bindingOf(s));
+          bind(s.name, s, false);
           break;
         case 'atomic':
-          if (s.result === undefined) break;
-          lower(bindingOf(s), false);
-          scope.set(s.result, bindingOf(s));
+          if (s.result !== undefined) bind(s.result, s, false);
           break;
         case 'if':
           controls.set(s, uniform && (controls.get(s) ?? true));
-          visit(s.then, scope, flow && uniform);
-          visit(s.else, scope, flow && uniform);
+          visit(s.then, flow && uniform);
+          visit(s.else, flow && uniform);
           break;
-        case 'for': {
+        case 'for':
           controls.set(s, uniform && (controls.get(s) ?? true));
-          lower(bindingOf(s), uniform);
-          visit(s.body, new Map([...scope, [s.name, bindingOf(s)]]), flow && uniform);
+          bindingOf(s).uniform &&= uniform;
+          visit(s.body, flow && uniform, s);
           break;
-        }
         case 'tile.map':
-          visit(s.body, scope, false);
+          visit(s.body, false);
           break;
         default:
           break;
       }
     }
+    for (const [name, binding] of hidden.reverse()) {
+      if (binding === undefined) scope.delete(name);
+      else scope.set(name, binding);
+    }
   };
-  // A variable assigned late in a loop is read early in the next iteration: repeat until nothing changes.
-  while (changed) {
-    changed = false;
-    visit(kernel.body, new Map(), true);
+  while (again) {
+    again = false;
+    visit(kernel.body, true);
   }
   return {
     control: (s) => controls.get(s) ?? false,

@@ -48,10 +48,32 @@ export function assertValid(kernel: Kernel, level: Level, when: string, options:
   if (problems.length > 0) throw new InvalidKernelError(kernel, problems, when);
 }
 
+/** Names of a scope, found in the scopes around it too. */
+class Table<T> {
+  readonly #own = new Map<string, T>();
+  readonly #outer: Table<T> | undefined;
+
+  constructor(outer?: Table<T>) {
+    this.#outer = outer;
+  }
+
+  get(name: string): T | undefined {
+    return this.#own.get(name) ?? this.#outer?.get(name);
+  }
+
+  has(name: string): boolean {
+    return this.get(name) !== undefined;
+  }
+
+  set(name: string, value: T): void {
+    this.#own.set(name, value);
+  }
+}
+
 interface Scope {
-  readonly variables: Map<string, { readonly ty: Ty; readonly mutable: boolean }>;
-  readonly buffers: Map<string, Buffer>;
-  readonly tiles: Map<string, Tile>;
+  readonly variables: Table<{ readonly ty: Ty; readonly mutable: boolean }>;
+  readonly buffers: Table<Buffer>;
+  readonly tiles: Table<Tile>;
   /** Whether all threads of the block are here. */
   readonly uniform: boolean;
   /** Inside the body of a tile.map. */
@@ -81,7 +103,7 @@ class Verifier {
     const whole = (message: string): void => void this.#problems.push({ message, statement: '' });
     if (!/^[a-z][a-z0-9_]*$/.test(k.name)) whole(`the name ${JSON.stringify(k.name)} is not [a-z][a-z0-9_]*`);
     if (!Number.isInteger(k.block) || k.block < 1) whole(`a block of ${k.block} threads`);
-    const buffers = new Map<string, Buffer>();
+    const buffers = new Table<Buffer>();
     for (const p of k.params) {
       if (p.scope !== 'global') whole(`parameter ${p.name} is ${p.scope}`);
       if (buffers.has(p.name)) whole(`two parameters are called ${p.name}`);
@@ -90,7 +112,7 @@ class Verifier {
       buffers.set(p.name, p);
       this.#bufferNames.add(p.name);
     }
-    this.#body(k.body, { variables: new Map(), buffers, tiles: new Map(), uniform: true, inMap: false });
+    this.#body(k.body, { variables: new Table(), buffers, tiles: new Table(), uniform: true, inMap: false });
     const { limits } = this.#options;
     if (limits !== undefined) {
       if (k.block > limits.maxThreadsPerBlock) whole(`${k.block} threads per block, ${limits.maxThreadsPerBlock} are allowed`);
@@ -103,15 +125,15 @@ class Verifier {
 
   #body(body: readonly Stmt[], outer: Scope, uniform = outer.uniform, bound: readonly (readonly [string, Ty])[] = []): void {
     const scope: Scope = {
-      ...outer, uniform, variables: new Map(outer.variables), buffers: new Map(outer.buffers), tiles: new Map(outer.tiles),
+      ...outer, uniform, variables: new Table(outer.variables), buffers: new Table(outer.buffers), tiles: new Table(outer.tiles),
     };
     for (const [name, ty] of bound) scope.variables.set(name, { ty, mutable: false });
     for (const s of body) this.#stmt(s, scope);
   }
 
-  #names(scope: Scope, extra: ReadonlyMap<string, Ty> = new Map()): Names {
+  #names(scope: Scope, extra?: ReadonlyMap<string, Ty>): Names {
     return {
-      variable: (name) => extra.get(name) ?? scope.variables.get(name)?.ty,
+      variable: (name) => extra?.get(name) ?? scope.variables.get(name)?.ty,
       buffer: (name) => scope.buffers.get(name),
       hasScalar: (name) => this.#kernel.scalars.includes(name),
       uniform: scope.uniform,
@@ -121,7 +143,8 @@ class Verifier {
 
   #stmt(s: Stmt, scope: Scope): void {
     const report = (message: string): void => void this.#problems.push({ message, statement: printHead(s) });
-    const check = (e: Expr, extra?: ReadonlyMap<string, Ty>): void => checkExpr(e, this.#names(scope, extra), report);
+    const names = this.#names(scope);
+    const check = (e: Expr): void => checkExpr(e, names, report);
     const wants = (e: Expr, t: Ty, what: string): void => {
       check(e);
       if (e.ty.elem !== t.elem || e.ty.lanes !== t.lanes) report(`${what} is ${printTy(e.ty)}, not ${printTy(t)}`);
@@ -132,7 +155,7 @@ class Verifier {
     };
     const access = (buf: Buffer, index: Expr): void => {
       check(index);
-      const wrong = checkAccess(buf, index, this.#names(scope));
+      const wrong = checkAccess(buf, index, names);
       if (wrong !== undefined) report(wrong);
     };
     switch (s.k) {

@@ -4,6 +4,8 @@ import type { Buffer, Expr, Kernel, Stmt, View } from './types.ts';
 
 // ---------------------------------------------------------------- expressions
 
+const NONE: readonly Expr[] = [];
+
 /** Direct operands, in order of evaluation. */
 export function operands(e: Expr): readonly Expr[] {
   switch (e.k) {
@@ -11,7 +13,7 @@ export function operands(e: Expr): readonly Expr[] {
     case 'var':
     case 'builtin':
     case 'scalar':
-      return [];
+      return NONE;
     case 'un':
     case 'cast':
     case 'bitcast':
@@ -76,7 +78,10 @@ export function mapOperands(e: Expr, f: (operand: Expr) => Expr): Expr {
 }
 
 /** Rebuilds bottom-up: `f` sees each node with its operands already rebuilt. */
-export const mapExpr = (e: Expr, f: (e: Expr) => Expr): Expr => f(mapOperands(e, (a) => mapExpr(a, f)));
+export function mapExpr(e: Expr, f: (e: Expr) => Expr): Expr {
+  const rebuild = (x: Expr): Expr => f(mapOperands(x, rebuild));
+  return rebuild(e);
+}
 
 /** Visits every node, operands first. */
 export function visitExpr(e: Expr, f: (e: Expr) => void): void {
@@ -138,7 +143,7 @@ function makeKey(e: Expr): string {
   }
 }
 
-export const sameExpr = (a: Expr, b: Expr): boolean => a === b || exprKey(a) === exprKey(b);
+export const sameExpr = (a: Expr, b: Expr): boolean => a === b || (a.k === b.k && exprKey(a) === exprKey(b));
 
 // ---------------------------------------------------------------- statements
 
@@ -166,11 +171,13 @@ export function exprsOf(s: Stmt): readonly Expr[] {
     case 'note':
     case 'tile.alloc':
     case 'tile.map':
-      return [];
+      return NONE;
     default:
       return assertNever(s);
   }
 }
+
+const NO_BODIES: readonly (readonly Stmt[])[] = [];
 
 /** Bodies nested in a statement. */
 export function bodiesOf(s: Stmt): readonly (readonly Stmt[])[] {
@@ -181,16 +188,21 @@ export function bodiesOf(s: Stmt): readonly (readonly Stmt[])[] {
     case 'if':
       return [s.then, s.else];
     default:
-      return [];
+      return NO_BODIES;
   }
 }
 
 /** Every statement, outer before inner, in text order. */
-export function* walkStmts(body: readonly Stmt[]): Generator<Stmt> {
-  for (const s of body) {
-    yield s;
-    for (const inner of bodiesOf(s)) yield* walkStmts(inner);
-  }
+export function walkStmts(body: readonly Stmt[]): readonly Stmt[] {
+  const all: Stmt[] = [];
+  const collect = (stmts: readonly Stmt[]): void => {
+    for (const s of stmts) {
+      all.push(s);
+      for (const inner of bodiesOf(s)) collect(inner);
+    }
+  };
+  collect(body);
+  return all;
 }
 
 /** Visits every expression node of a body. */
@@ -203,21 +215,34 @@ function mapView(v: View, f: (e: Expr) => Expr): View {
   return v.guard === undefined ? mapped : { ...mapped, guard: f(v.guard) };
 }
 
-/** The same statement with each of its own expressions replaced by `f` of it; nested bodies stay. */
+/**
+ * The same statement with each of its own expressions replaced by `f` of it; nested bodies stay. Gives the
+ * statement itself where nothing changed.
+ */
 export function mapExprsOf(s: Stmt, f: (e: Expr) => Expr): Stmt {
   switch (s.k) {
     case 'let':
     case 'var':
     case 'assign':
-    case 'tile.reduce':
-      return { ...s, value: f(s.value) };
+    case 'tile.reduce': {
+      const value = f(s.value);
+      return value === s.value ? s : { ...s, value };
+    }
     case 'store':
-    case 'atomic':
-      return { ...s, index: f(s.index), value: f(s.value) };
-    case 'for':
-      return { ...s, from: f(s.from), to: f(s.to) };
-    case 'if':
-      return { ...s, cond: f(s.cond) };
+    case 'atomic': {
+      const index = f(s.index);
+      const value = f(s.value);
+      return index === s.index && value === s.value ? s : { ...s, index, value };
+    }
+    case 'for': {
+      const from = f(s.from);
+      const to = f(s.to);
+      return from === s.from && to === s.to ? s : { ...s, from, to };
+    }
+    case 'if': {
+      const cond = f(s.cond);
+      return cond === s.cond ? s : { ...s, cond };
+    }
     case 'tile.mainloop':
       return { ...s, a: mapView(s.a, f), b: s.b.map((v) => mapView(v, f)) };
     case 'alloc':
@@ -313,7 +338,11 @@ export function allocated(body: readonly Stmt[]): readonly Buffer[] {
 
 /** Replaces buffers wherever they stand: parameters, allocations, views, loads, stores and atomics. */
 export function mapBuffers(kernel: Kernel, f: (buf: Buffer) => Buffer): Kernel {
-  const expr = (e: Expr): Expr => mapExpr(e, (x) => (x.k === 'load' ? { ...x, buf: f(x.buf) } : x));
+  const expr = (e: Expr): Expr =>
+    mapExpr(e, (x) => {
+      const buf = x.k === 'load' ? f(x.buf) : undefined;
+      return x.k === 'load' && buf !== undefined && buf !== x.buf ? { ...x, buf } : x;
+    });
   const view = (v: View): View => ({ ...v, buf: f(v.buf) });
   const body = mapStmts(kernel.body, (s) => {
     const t = mapExprsOf(s, expr);

@@ -8,10 +8,11 @@
  */
 import type { Effect } from '../../ir/kernel/effects.ts';
 import type { Expr, Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
-import { uniformity, writtenNames } from '../../ir/kernel/uniformity.ts';
+import type { Uniformity } from '../../ir/kernel/uniformity.ts';
 import { exprKey, operands, someExpr, walkStmts } from '../../ir/kernel/walk.ts';
 import { linear } from './linear.ts';
-import { evaluate } from './partial.ts';
+import { Points } from './points.ts';
+import type { Column } from './points.ts';
 
 /** Threads and loop iterations tried at most; beyond that a loop counts as unknown. */
 const MAX_POINTS = 1 << 17;
@@ -38,17 +39,24 @@ export class Footprints {
   readonly #loops = new Map<string, StmtOf<'for'>>();
   readonly #uniform = new Set<string>();
   readonly #written: ReadonlySet<string>;
-  readonly #cache = new Map<string, Footprint>();
   readonly #uniformLoop: (s: Stmt) => boolean;
+  /** Every thread once. */
+  readonly #threads: Points;
+  /** One thread of which nothing is known. */
+  readonly #anyThread: Points;
+  /** By access, then by what decides a footprint; the first of each pair where uniform loops stand for one iteration. */
+  readonly #ofAccess = [new Map<Effect, Footprint>(), new Map<Effect, Footprint>()] as const;
+  readonly #ofContent = [new Map<string, Footprint>(), new Map<string, Footprint>()] as const;
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, uniformity: Uniformity, written: ReadonlySet<string>) {
     this.#block = kernel.block;
-    this.#written = writtenNames(kernel.body);
-    const u = uniformity(kernel);
-    this.#uniformLoop = (s) => u.control(s);
+    this.#written = written;
+    this.#threads = Points.ofBlock(kernel.block, this.#definitions);
+    this.#anyThread = new Points(Float64Array.of(NaN), this.#definitions);
+    this.#uniformLoop = (s) => uniformity.control(s);
     for (const s of walkStmts(kernel.body)) {
       if (s.k === 'for') this.#loops.set(s.name, s);
-      if ((s.k === 'for' || s.k === 'let') && u.binds(s)) this.#uniform.add(s.name);
+      if ((s.k === 'for' || s.k === 'let') && uniformity.binds(s)) this.#uniform.add(s.name);
       if (s.k === 'let' && this.#isStable(s.value)) this.#definitions.set(s.name, s.value);
     }
   }
@@ -60,10 +68,8 @@ export class Footprints {
 
   /** The value of a constant expression, names looked through. */
   constant(e: Expr): number | undefined {
-    return evaluate(e, (leaf) => {
-      const definition = leaf.k === 'var' ? this.#definitions.get(leaf.name) : undefined;
-      return definition === undefined ? undefined : this.constant(definition);
-    });
+    const [value = NaN] = this.#anyThread.values(e);
+    return Number.isNaN(value) ? undefined : value;
   }
 
   /**
@@ -155,11 +161,16 @@ export class Footprints {
 
   /** `same`: uniform loop variables stand for one common iteration; else each access has its own. */
   #footprint(x: Effect, same: boolean): Footprint {
-    const key = `${same ? 's' : 'a'} ${exprKey(x.index)} | ${x.guards.map(exprKey).join(' & ')}`;
-    const known = this.#cache.get(key);
+    const ofAccess = this.#ofAccess[same ? 0 : 1];
+    const known = ofAccess.get(x);
     if (known !== undefined) return known;
-    const made = this.#make(x, same);
-    this.#cache.set(key, made);
+    const key = [x.index, ...x.guards].map(exprKey).join(' | ');
+    const loops = this.#loopsOf(x);
+    // Without loops there is but one iteration.
+    const ofContent = this.#ofContent[same && loops.length > 0 ? 0 : 1];
+    const made = ofContent.get(key) ?? this.#make(x, loops, same);
+    ofContent.set(key, made);
+    ofAccess.set(x, made);
     return made;
   }
 
@@ -167,8 +178,8 @@ export class Footprints {
     return same && this.#uniformLoop(loop) && this.#uniform.has(loop.name);
   }
 
-  #make(x: Effect, same: boolean): Footprint {
-    const enumerated = this.#enumerable(x, same);
+  #make(x: Effect, loops: readonly StmtOf<'for'>[], same: boolean): Footprint {
+    const enumerated = this.#enumerable(loops, same);
     const expand = (e: Expr): Expr | undefined => {
       if (e.k !== 'var') return undefined;
       const loop = this.#loops.get(e.name);
@@ -192,8 +203,9 @@ export class Footprints {
     return { shared: shared.sort().join(' + '), modulo, ...this.#enumerate(x, enumerated, counted, sum.constant) };
   }
 
-  /** Loops around the access that the index or a guard mentions and whose bounds follow from the thread and outer such loops. */
-  #enumerable(x: Effect, same: boolean): ReadonlySet<StmtOf<'for'>> {
+  /** Loops around the access that the index or a guard mentions, outermost first. */
+  #loopsOf(x: Effect): readonly StmtOf<'for'>[] {
+    if (x.loops.length === 0) return [];
     const mentioned = new Set<string>();
     const mention = (e: Expr): void => {
       if (e.k === 'var' && !mentioned.has(e.name)) {
@@ -206,14 +218,22 @@ export class Footprints {
       operands(e).forEach(mention);
     };
     [x.index, ...x.guards].forEach(mention);
+    return x.loops.filter((loop) => mentioned.has(loop.name));
+  }
+
+  /** Those of the loops whose bounds follow from the thread and outer such loops. */
+  #enumerable(loops: readonly StmtOf<'for'>[], same: boolean): ReadonlySet<StmtOf<'for'>> {
     const found = new Set<StmtOf<'for'>>();
     let points = this.#block;
-    for (const loop of x.loops) {
-      if (!mentioned.has(loop.name) || this.#isSymbol(loop, same)) continue;
+    for (const loop of loops) {
+      if (this.#isSymbol(loop, same)) continue;
       if (!this.#isEnumerated(loop.from, found) || !this.#isEnumerated(loop.to, found)) continue;
       // Bounds may depend on the thread: the first thread's range stands for all.
-      const at = this.#knowing(0, new Map([...found].map((l) => [l.name, 0])));
-      const trips = Math.ceil(((evaluate(loop.to, at) ?? Infinity) - (evaluate(loop.from, at) ?? 0)) / loop.step);
+      const zero = Float64Array.of(0);
+      const first = new Points(zero, this.#definitions, new Map([...found].map((l) => [l.name, zero])));
+      const [from = NaN] = first.values(loop.from);
+      const [to = NaN] = first.values(loop.to);
+      const trips = Math.ceil(((Number.isNaN(to) ? Infinity : to) - (Number.isNaN(from) ? 0 : from)) / loop.step);
       if (points * Math.max(1, trips) > MAX_POINTS) continue;
       points *= Math.max(1, trips);
       found.add(loop);
@@ -255,49 +275,30 @@ export class Footprints {
     return inner.length === 0 ? exprKey(e) : `${headKey(e)}(${inner.map((x) => this.#resolvedKey(x)).join(',')})`;
   }
 
-  #knowing(thread: number, loops: ReadonlyMap<string, number>): (leaf: Expr) => number | undefined {
-    const known = (leaf: Expr): number | undefined => {
-      if (leaf.k === 'builtin') return leaf.id === 'thread' ? thread : undefined;
-      if (leaf.k !== 'var') return undefined;
-      const value = loops.get(leaf.name);
-      if (value !== undefined) return value;
-      const definition = this.#definitions.get(leaf.name);
-      return definition === undefined ? undefined : evaluate(definition, known);
-    };
-    return known;
-  }
-
   #enumerate(
     x: Effect, enumerated: ReadonlySet<StmtOf<'for'>>,
     counted: readonly { term: Expr; coefficient: number }[], constant: number,
   ): { owners: ReadonlyMap<number, number>; certain: ReadonlyMap<number, number> } {
-    const owners = new Map<number, number>();
-    const certain = new Map<number, number>();
-    const loops = [...enumerated];
-    const values = new Map<string, number>();
-    for (let thread = 0; thread < this.#block; thread++) {
-      const known = this.#knowing(thread, values);
-      const visit = (depth: number): void => {
-        const loop = loops[depth];
-        if (loop === undefined) {
-          const guards = x.guards.map((g) => evaluate(g, known));
-          if (guards.includes(0)) return;
-          const cell = counted.reduce((n, t) => n + t.coefficient * (evaluate(t.term, known) ?? 0), constant);
-          note(owners, cell, thread);
-          if (!guards.includes(undefined)) note(certain, cell, thread);
-          return;
-        }
-        const to = evaluate(loop.to, known) ?? 0;
-        for (let i = evaluate(loop.from, known) ?? 0; i < to; i += loop.step) {
-          values.set(loop.name, i);
-          visit(depth + 1);
-        }
-        values.delete(loop.name);
-      };
-      visit(0);
+    const points = [...enumerated].reduce((outer, loop) => outer.within(loop), this.#threads);
+    const cells = new Float64Array(points.threads.length).fill(constant);
+    for (const { term, coefficient } of counted) {
+      points.values(term).forEach((v, p) => {
+        if (!Number.isNaN(v)) cells[p] = (cells[p] ?? 0) + coefficient * v;
+      });
     }
-    return { owners, certain };
+    const guards = x.guards.map((g) => points.values(g));
+    const touched = (p: number): boolean => guards.every((g) => g[p] !== 0);
+    const surely = (p: number): boolean => guards.every((g) => g[p] === 1);
+    return { owners: ownersOf(cells, points.threads, touched), certain: ownersOf(cells, points.threads, surely) };
   }
+}
+
+function ownersOf(cells: Column, threads: Column, has: (point: number) => boolean): ReadonlyMap<number, number> {
+  const owners = new Map<number, number>();
+  cells.forEach((cell, p) => {
+    if (has(p)) note(owners, cell, threads[p] ?? MANY);
+  });
+  return owners;
 }
 
 /** Whether two different threads have a cell in common. */

@@ -10,6 +10,7 @@ import type { Effect } from '../../ir/kernel/effects.ts';
 import { conflicts, effectsOf } from '../../ir/kernel/effects.ts';
 import type { Expr, Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { uniformity, writtenNames } from '../../ir/kernel/uniformity.ts';
+import type { Uniformity } from '../../ir/kernel/uniformity.ts';
 import { exprKey, someExpr } from '../../ir/kernel/walk.ts';
 import { Footprints } from './footprint.ts';
 import { freshNames } from './fresh.ts';
@@ -35,8 +36,9 @@ export function insertBarriers(kernel: Kernel): Kernel {
 
 class BarrierPass {
   readonly #kernel: Kernel;
-  readonly #footprints: Footprints;
+  readonly #uniformity: Uniformity;
   readonly #written: ReadonlySet<string>;
+  readonly #footprints: Footprints;
   readonly #sets = new CrossedSets();
   readonly #meet = new Map<string, boolean>();
   readonly #fresh: Fresh;
@@ -44,14 +46,14 @@ class BarrierPass {
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
-    this.#footprints = new Footprints(kernel);
+    this.#uniformity = uniformity(kernel);
     this.#written = writtenNames(kernel.body);
+    this.#footprints = new Footprints(kernel, this.#uniformity, this.#written);
     this.#fresh = freshNames(kernel);
   }
 
   run(): readonly Stmt[] {
-    const uniform = uniformity(this.#kernel);
-    const root = this.#build(this.#kernel.body, [], (s) => uniform.control(s));
+    const root = this.#build(this.#kernel.body, []);
     this.#place(root, new PendingSet());
     this.#removeNeedless(root, root);
     return rebuild(root);
@@ -69,18 +71,19 @@ class BarrierPass {
     return [...found.values()];
   }
 
-  #build(body: readonly Stmt[], loops: readonly StmtOf<'for'>[], uniform: (s: Stmt) => boolean): Node[] {
+  #build(body: readonly Stmt[], loops: readonly StmtOf<'for'>[]): Node[] {
+    const uniform = (s: Stmt): boolean => this.#uniformity.control(s);
     return body.flatMap((s): Node[] => {
       if (s.k === 'barrier') return [{ k: 'barrier', stmt: s, derived: false }];
       if (s.k === 'if' && uniform(s)) {
         // Uniform conditions and bounds read nothing that the kernel writes: they are no accesses.
-        return [{ k: 'if', stmt: s, then: this.#build(s.then, loops, uniform), else: this.#build(s.else, loops, uniform) }];
+        return [{ k: 'if', stmt: s, then: this.#build(s.then, loops), else: this.#build(s.else, loops) }];
       }
       if (s.k === 'for' && uniform(s)) {
         const from = this.#footprints.constant(s.from);
         const to = this.#footprints.constant(s.to);
         const trips = from === undefined || to === undefined ? undefined : Math.ceil((to - from) / s.step);
-        const inner = this.#build(s.body, [...loops, s], uniform);
+        const inner = this.#build(s.body, [...loops, s]);
         const mayBeEmpty = trips === undefined || trips <= 0;
         return [{ k: 'loop', stmt: s, body: inner, mayBeEmpty, repeats: trips === undefined || trips > 1 }];
       }
