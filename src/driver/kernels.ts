@@ -1,5 +1,4 @@
 /** Finished kernels of a program with their WGSL, each distinct one once. */
-import { stableHash } from '../base/hash.ts';
 import { emitWgsl } from '../codegen/wgsl/emit.ts';
 import type { Kernel, Stmt } from '../ir/kernel/types.ts';
 import type { Program } from '../lower/program.ts';
@@ -59,23 +58,16 @@ export interface KernelTable {
   indexOf(kernel: Kernel): number;
 }
 
-/** Compiles the distinct kernels of a program; equal kernels (by content) share one entry. */
+/** Compiles the kernels of a program, which holds each distinct one once. */
 export function compileKernels(program: Program): KernelTable {
   const byKernel = new Map<Kernel, number>();
-  const byHash = new Map<string, number>();
   const kernels: CompiledKernel[] = [];
   for (const section of program.sections) {
     for (const bucket of section.buckets) {
       for (const { kernel } of bucket.steps) {
         if (byKernel.has(kernel)) continue;
-        const hash = stableHash(kernel);
-        let index = byHash.get(hash);
-        if (index === undefined) {
-          index = kernels.length;
-          kernels.push(compileKernel(kernel));
-          byHash.set(hash, index);
-        }
-        byKernel.set(kernel, index);
+        byKernel.set(kernel, kernels.length);
+        kernels.push(compileKernel(kernel));
       }
     }
   }
