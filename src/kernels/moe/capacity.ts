@@ -11,7 +11,7 @@ import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { DROPPED, F32, define, globalBuffer, inLine, launch, line, powerOfTwo, wantWhole } from './common.ts';
-import { mulRatio, overCount, ratioOf } from './ratio.ts';
+import { mulRatio, ratioOver } from './ratio.ts';
 import { divideOrZero } from './route-weights.ts';
 
 export interface CapacityProblem {
@@ -31,7 +31,7 @@ export interface CapacitySchedule {
 /** Binds the capacity of an expert. */
 function allowedSlots(stmts: Stmt[], p: CapacityProblem): Expr {
   if (p.limit.kind === 'tokens') return b.u32(p.limit.tokens);
-  const share = mulRatio(stmts, 'share', b.mul(b.scalar('seq'), b.u32(p.slots)), overCount(ratioOf(p.limit.factor), p.experts));
+  const share = mulRatio(stmts, 'share', b.mul(b.scalar('seq'), b.u32(p.slots)), ratioOver(p.limit.factor, p.experts));
   return define(stmts, 'allowed', b.max(share, b.u32(p.limit.min)));
 }
 

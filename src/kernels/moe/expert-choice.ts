@@ -10,21 +10,17 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { DROPPED, F32, define, elementwise, elementwiseSchedule, globalBuffer, inLine, launch, line } from './common.ts';
 import { indicator, keyOf } from './keys.ts';
-import { mulRatio, overCount, ratioOf } from './ratio.ts';
-import type { Ratio } from './ratio.ts';
+import { mulRatio, ratioOver } from './ratio.ts';
 import type { RouteProblem } from './route-problem.ts';
 import { divideOrZero, normOfSlots } from './route-weights.ts';
 
-/** Tokens an expert takes, as a share of the call's. */
-export const expertShare = (capacityFactor: number, experts: number): Ratio => overCount(ratioOf(capacityFactor), experts);
-
 /** From scratch `scores` [T, experts] to `ids` and `weights` [T, experts]. */
-export function chooseTokens(p: RouteProblem, share: Ratio, caps: Capabilities): readonly Launch[] {
+export function chooseTokens(p: RouteProblem, capacityFactor: number, caps: Capabilities): readonly Launch[] {
   const renormalise = p.renormalize === undefined ? [] : [renormaliseTokens(p, caps)];
-  return [takeBest(p, share, caps), ...renormalise];
+  return [takeBest(p, capacityFactor, caps), ...renormalise];
 }
 
-function takeBest(p: RouteProblem, share: Ratio, caps: Capabilities): Launch {
+function takeBest(p: RouteProblem, capacityFactor: number, caps: Capabilities): Launch {
   const { experts } = p;
   const block = Math.min(128, caps.maxThreadsPerBlock);
   const scores = globalBuffer('scores', 'f32');
@@ -35,7 +31,7 @@ function takeBest(p: RouteProblem, share: Ratio, caps: Capabilities): Launch {
   const l = line(experts, caps);
   const expert = b.variable('expert');
   const body: Stmt[] = [];
-  const take = b.min(mulRatio(body, 'share', tokens, share), tokens);
+  const take = b.min(mulRatio(body, 'share', tokens, ratioOver(capacityFactor, experts)), tokens);
   const at = (t: Expr): Expr => b.add(b.mul(t, b.u32(experts)), expert);
   /** Binds the key of token t's score. */
   const keyAt = (stmts: Stmt[], name: string, t: Expr): Expr => {

@@ -10,6 +10,8 @@
 import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
+import { tileSharedBytes } from '../schedule.ts';
+import type { TileSchedule } from '../schedule.ts';
 import { lanesFor, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
 import { groupedCombine } from './grouped-combine.ts';
 import { groupedRows } from './grouped-rows.ts';
@@ -32,7 +34,19 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
   const tm = [8, 4, 2, 1].find((rows) => rows <= most && p.tileRows % rows === 0) ?? 1;
   const across = Math.max(1, Math.floor(32 / (p.tileRows / tm)));
   const bn = Math.min(columns, across * tn);
-  return { tile: { bm: p.tileRows, bn, bk: 16, tm, tn, staging: caps.target === 'cuda' ? 'shared' : 'register' } };
+  const tile = { bm: p.tileRows, bn, bk: 16, tm, tn, staging: 'register' } as const;
+  return { tile: caps.target === 'cuda' ? staged(p, tile, caps) : tile };
+}
+
+/** The tile with operands staged in slices as deep as shared memory takes; the shared FFN has slices of its own. */
+function staged(p: GroupedProblem, tile: TileSchedule, caps: Capabilities): TileSchedule {
+  const depths = p.shared === undefined ? [p.k] : [p.k, p.shared.k];
+  const bytes = (s: TileSchedule): number =>
+    depths.reduce((n, k) => n + tileSharedBytes(s, { k, lanes: lanesFor(k), count: epilogueCount(p.epilogue) }), 0);
+  const fitting = [32, 16, 8, 4]
+    .map((bk): TileSchedule => ({ ...tile, bk, staging: 'shared' }))
+    .find((s) => bytes(s) <= caps.maxSharedBytes);
+  return fitting ?? tile;
 }
 
 function check(p: GroupedProblem): void {

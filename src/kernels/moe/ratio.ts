@@ -10,8 +10,8 @@ export interface Ratio {
 
 /** Largest numerator and denominator; twice a remainder plus a numerator still fits u32. */
 const LIMIT = 2 ** 30;
-/** Largest denominator tried for the factor alone, before it is divided by a count of experts. */
-const MAX_DEN = 2 ** 16;
+/** Largest denominator tried: what people write has fewer than seven decimals. */
+const MAX_DEN = 2 ** 20;
 
 const gcd = (a: number, c: number): number => (c === 0 ? a : gcd(c, a % c));
 
@@ -19,14 +19,14 @@ const gcd = (a: number, c: number): number => (c === 0 ? a : gcd(c, a % c));
  * The fraction a person means by a number such as 1.25: the first convergent of its continued fraction that
  * the number is the nearest double of, or the last one of a bearable size.
  */
-export function ratioOf(x: number): Ratio {
+export function ratioOf(x: number, maxDen = MAX_DEN): Ratio {
   if (!(x > 0 && x < LIMIT)) throw new Error(`a factor must be above 0 and below ${LIMIT}, not ${x}`);
   let [n0, d0, n1, d1] = [0, 1, 1, 0];
   let rest = x;
   for (;;) {
     const whole = Math.floor(rest);
     const [n2, d2] = [whole * n1 + n0, whole * d1 + d0];
-    if (d2 > MAX_DEN || n2 >= LIMIT) break;
+    if (d2 > maxDen || n2 >= LIMIT) break;
     [n0, d0, n1, d1] = [n1, d1, n2, d2];
     if (n1 / d1 === x || rest === whole) break;
     rest = 1 / (rest - whole);
@@ -34,11 +34,12 @@ export function ratioOf(x: number): Ratio {
   return { num: n1, den: d1 };
 }
 
-/** r / d, shortened. Throws where it cannot be written with 30 bits. */
-export function overCount(r: Ratio, d: number): Ratio {
+/** factor / d, shortened. Throws where it cannot be written with 30 bits. */
+export function ratioOver(factor: number, d: number): Ratio {
+  const r = ratioOf(factor, Math.min(MAX_DEN, Math.max(1, Math.floor((LIMIT - 1) / d))));
   const g = gcd(r.num, r.den * d);
   const out = { num: r.num / g, den: (r.den * d) / g };
-  if (out.num >= LIMIT || out.den >= LIMIT) throw new Error(`the factor ${r.num}/${r.den} over ${d} needs more than 30 bits`);
+  if (out.num >= LIMIT || out.den >= LIMIT) throw new Error(`the factor ${factor} over ${d} needs more than 30 bits`);
   return out;
 }
 

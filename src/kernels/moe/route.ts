@@ -12,7 +12,7 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { FAULT_LOGITS, inLine, lanesFor, launch, line, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
 import type { LaunchGroup, ScratchDecl } from './common.ts';
-import { chooseTokens, expertShare } from './expert-choice.ts';
+import { chooseTokens } from './expert-choice.ts';
 import { computeLogits, computeSharedGate, hiddenRow, readLogits, sanitize } from './route-logits.ts';
 import type { LogitSink } from './route-logits.ts';
 import { eachOwn, faultsParam, onFirstThread, param, routeKernel, sharedArray } from './route-parts.ts';
@@ -170,7 +170,7 @@ export function route(p: RouteProblem, schedule: RouteSchedule | undefined, caps
   }
   if (p.select.kind === 'expert-choice') {
     scratch.push({ name: 'scores', elem: 'f32', size: perExpert });
-    launches.push(...chooseTokens(p, expertShare(p.select.capacityFactor, p.experts), caps));
+    launches.push(...chooseTokens(p, p.select.capacityFactor, caps));
   }
   return { launches, scratch };
 }
