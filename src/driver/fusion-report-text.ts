@@ -7,10 +7,16 @@ type Row = readonly string[];
 /** Columns padded to their widest cell; numbers to the right. */
 function table(rows: readonly Row[], right: ReadonlySet<number>): readonly string[] {
   const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
-  return rows.map((row) => row.map((cell, i) => (right.has(i) ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0))).join('  ').trimEnd());
+  return rows.map((row) =>
+    row
+      .map((cell, i) => (right.has(i) ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  );
 }
 
-const indent = (lines: readonly string[], by = 2): readonly string[] => lines.map((line) => (line === '' ? line : `${' '.repeat(by)}${line}`));
+const indent = (lines: readonly string[], by = 2): readonly string[] =>
+  lines.map((line) => (line === '' ? line : `${' '.repeat(by)}${line}`));
 
 /** Three digits and a unit of 1024. */
 function bytes(n: number): string {
@@ -48,7 +54,8 @@ function callTable(calls: readonly CallReport[]): readonly string[] {
   return table(rows, new Set([0]));
 }
 
-const bucketTitle = ({ maxTokens }: BucketReport): string => (maxTokens === undefined ? 'calls of any number of tokens' : `calls of at most ${maxTokens} tokens`);
+const bucketTitle = ({ maxTokens }: BucketReport): string =>
+  maxTokens === undefined ? 'calls of any number of tokens' : `calls of at most ${maxTokens} tokens`;
 
 const eventRow = ({ pass, kind, where, what }: PassEvent): Row => [kind === 'fired' ? '+' : '-', pass, where, what];
 

@@ -101,7 +101,8 @@ interface Lowering {
 }
 
 /** The first bucket that takes a call of so many tokens. */
-const bucketFor = (buckets: readonly Bucket[], tokens: number): number => buckets.findIndex((b) => b.maxTokens === undefined || tokens <= b.maxTokens);
+const bucketFor = (buckets: readonly Bucket[], tokens: number): number =>
+  buckets.findIndex((b) => b.maxTokens === undefined || tokens <= b.maxTokens);
 
 function costsOf({ program, reports }: Lowering, section: number, tokens: number): SectionCost {
   const buckets = program.sections[section]?.buckets ?? [];

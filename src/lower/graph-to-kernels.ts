@@ -113,11 +113,18 @@ function liveValues(graph: Graph, { drafts, scratch }: Drafts, bound: ReadonlySe
   });
 }
 
-function lowerBucket({ graph, maxTokens }: BucketGraph, caps: Capabilities, segments: ReadonlyMap<string, number>, pool: KernelPool): Bucket {
+function lowerBucket(
+  { graph, maxTokens }: BucketGraph,
+  caps: Capabilities,
+  segments: ReadonlyMap<string, number>,
+  pool: KernelPool,
+): Bucket {
   const slots = slotsOf(graph);
   const params = new Map(graph.params.map((p) => [p.value.id, p]));
   const ctx: LaunchContext = {
-    caps, maxTokens, slots,
+    caps,
+    maxTokens,
+    slots,
     segmentRows: (value) => segments.get(params.get(value.id)?.name ?? ''),
   };
   const drafted = draftsOf(graph, ctx, pool);
@@ -151,7 +158,12 @@ function lowerBucket({ graph, maxTokens }: BucketGraph, caps: Capabilities, segm
 }
 
 /** One step per segment where the kernel reads a split weight. */
-function segmented(step: Step, args: readonly string[], params: ReadonlyMap<string, GraphParam>, segments: ReadonlyMap<string, number>): readonly Step[] {
+function segmented(
+  step: Step,
+  args: readonly string[],
+  params: ReadonlyMap<string, GraphParam>,
+  segments: ReadonlyMap<string, number>,
+): readonly Step[] {
   const splits = args.flatMap((id) => {
     const param = params.get(id);
     const rows = param === undefined ? undefined : segments.get(param.name);
@@ -187,7 +199,10 @@ function paramsOf(buckets: readonly BucketGraph[], segments: ReadonlyMap<string,
       }
       const rows = segments.get(param.name);
       decls.set(param.name, {
-        ...param, elem: type.dtype, size: elementCount(type.shape, 0), ...(rows === undefined ? {} : { segmentRows: rows }),
+        ...param,
+        elem: type.dtype,
+        size: elementCount(type.shape, 0),
+        ...(rows === undefined ? {} : { segmentRows: rows }),
       });
     }
   }
@@ -211,10 +226,12 @@ function assertStoredOnce(params: readonly ParamDecl[]): void {
 
 /** Which weights of a graph are split, and into segments of how many rows. */
 export function segmentTable(graph: Graph, caps: Capabilities): ReadonlyMap<string, number> {
-  return new Map(graph.params.flatMap((p) => {
-    const rows = segmentRowsOf(p, caps);
-    return rows === undefined ? [] : [[p.name, rows] as const];
-  }));
+  return new Map(
+    graph.params.flatMap((p) => {
+      const rows = segmentRowsOf(p, caps);
+      return rows === undefined ? [] : [[p.name, rows] as const];
+    }),
+  );
 }
 
 function ioDecl(name: string, value: Value, slots: number): IoDecl {

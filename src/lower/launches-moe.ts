@@ -27,7 +27,10 @@ function routeSource(node: NodeOf<'moe.route'>): k.RouteProblem['source'] {
   if (logits !== undefined) return { kind: 'logits' };
   if (x === undefined || gate === undefined) return { kind: 'none' };
   const { norm } = node.attrs;
-  const normed = norm === undefined || normWeight === undefined ? {} : { norm: { ...norm, weightElem: storage(normWeight), ...storageOf('biasElem', normBias) } };
+  const normed =
+    norm === undefined || normWeight === undefined
+      ? {}
+      : { norm: { ...norm, weightElem: storage(normWeight), ...storageOf('biasElem', normBias) } };
   return {
     kind: 'hidden',
     dim: numberDim(x, -1),
@@ -43,7 +46,11 @@ function routeLaunches(node: NodeOf<'moe.route'>, ctx: LaunchContext): LaunchGro
   const { norm: _norm, select, ...attrs } = node.attrs;
   const { table, selectionBias } = node.ins;
   const choice = select.kind === 'hash' ? { kind: 'hash' as const, vocab: table === undefined ? 0 : numberDim(table, 0) } : select;
-  return k.route({ ...attrs, select: choice, ...storageOf('selectionBiasElem', selectionBias), source: routeSource(node) }, undefined, ctx.caps);
+  return k.route(
+    { ...attrs, select: choice, ...storageOf('selectionBiasElem', selectionBias), source: routeSource(node) },
+    undefined,
+    ctx.caps,
+  );
 }
 
 function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): Launch {
@@ -65,7 +72,14 @@ function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): 
           },
         };
   const problem: k.GroupedProblem = {
-    experts, slots, mode, tileRows, gather, epilogue, combine, scale,
+    experts,
+    slots,
+    mode,
+    tileRows,
+    gather,
+    epilogue,
+    combine,
+    scale,
     n: numberDim(weight, 1) / products,
     k: numberDim(x, -1),
     weightElem: storage(weight),

@@ -26,7 +26,9 @@ const examples: readonly (readonly [string, Spec])[] = readdirSync(EXAMPLES, { r
 
 /** Most dispatches of a mixture at 1, 8 and 512 tokens. */
 const mixtures = (r: FusionReport): readonly (readonly number[])[] =>
-  r.sections.flatMap(({ calls }) => (calls[0]?.after.mixtureDispatches === undefined ? [] : [calls.map((c) => c.after.mixtureDispatches ?? Infinity)]));
+  r.sections.flatMap(({ calls }) =>
+    calls[0]?.after.mixtureDispatches === undefined ? [] : [calls.map((c) => c.after.mixtureDispatches ?? Infinity)],
+  );
 
 const expectFused = (r: FusionReport): void => {
   for (const [one = Infinity, eight = Infinity, many = Infinity] of mixtures(r)) {
@@ -51,7 +53,10 @@ describe('a mixture takes at most 4 dispatches when decoding and 6 when prefilli
   });
 
   it('gated shared experts, with norm and residual', () => {
-    const spec = layer('t', 8, moe(4, 2, swiglu(4), {}, shared(1, 4, 'sigmoid')), { norm: { kind: 'rms', eps: 1e-6, bias: false }, residual: true });
+    const spec = layer('t', 8, moe(4, 2, swiglu(4), {}, shared(1, 4, 'sigmoid')), {
+      norm: { kind: 'rms', eps: 1e-6, bias: false },
+      residual: true,
+    });
     expect(mixtures(report(spec))).toEqual([[4, 4, 5]]);
   });
 });

@@ -6,7 +6,9 @@ import { assignSlots, type LiveValue } from '../../src/lower/lifetime.ts';
 const values = (widths: fc.Arbitrary<number>): fc.Arbitrary<readonly LiveValue[]> =>
   fc
     .array(fc.record({ elem: fc.constantFrom('f32', 'u32'), width: widths, first: fc.nat(20), length: fc.nat(6) }), { maxLength: 30 })
-    .map((made) => made.map(({ elem, width, first, length }, i) => ({ id: `v${i}`, elem, size: mulSize('T', width), first, last: first + length })));
+    .map((made) =>
+      made.map(({ elem, width, first, length }, i) => ({ id: `v${i}`, elem, size: mulSize('T', width), first, last: first + length })),
+    );
 
 const meet = (a: LiveValue, b: LiveValue): boolean => a.first <= b.last && b.first <= a.last;
 

@@ -17,7 +17,11 @@ import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu, twoMatrix } from 
 
 const CASES = Object.entries<Spec>({ ...LAYER_CASES, ...MODEL_CASES });
 const lower = (spec: Spec, disabled: readonly string[] = [], maxBindingBytes = WEBGPU_BASELINE.maxBindingBytes): LoweredProgram =>
-  lowerProgram(lowerToGraphs(spec), { caps: { ...WEBGPU_BASELINE, maxBindingBytes }, disabled: new Set(disabled), deterministicBatch: false });
+  lowerProgram(lowerToGraphs(spec), {
+    caps: { ...WEBGPU_BASELINE, maxBindingBytes },
+    disabled: new Set(disabled),
+    deterministicBatch: false,
+  });
 
 interface BucketCase {
   readonly section: Section;
@@ -48,12 +52,19 @@ function valueNamed(node: Node, name: string): Value | undefined {
   return ins.get(name) ?? outs.get(name) ?? outs.get(name.replace(/Out$/, ''));
 }
 
-const VARIANTS: readonly (readonly [string, readonly string[]])[] = [['fused', []], ['unfused', FUSION_PASSES], ['no plan', ['plan']]];
+const VARIANTS: readonly (readonly [string, readonly string[]])[] = [
+  ['fused', []],
+  ['unfused', FUSION_PASSES],
+  ['no plan', ['plan']],
+];
 
 describe.each(VARIANTS)('%s programs', (_name, disabled) => {
   it.each(CASES)('%s', (_case, spec) => {
     for (const { section, bucket, graph } of bucketsOf(lower(spec, disabled))) {
-      const known = { param: new Set(section.params.map((p) => p.name)), io: new Set([...section.inputs, ...section.outputs].map((d) => d.name)) };
+      const known = {
+        param: new Set(section.params.map((p) => p.name)),
+        io: new Set([...section.inputs, ...section.outputs].map((d) => d.name)),
+      };
       for (const step of bucket.steps) {
         expect(step.args).toHaveLength(step.kernel.params.length);
         expect(step.args.length).toBeLessThanOrEqual(WEBGPU_BASELINE.maxBindings);
@@ -67,7 +78,10 @@ describe.each(VARIANTS)('%s programs', (_name, disabled) => {
       }
       const pairs = paired(graph, bucket.steps);
       if (pairs === undefined) {
-        expect(graph.nodes.some((n) => n.op === 'moe.route'), 'only routers take several kernels').toBe(true);
+        expect(
+          graph.nodes.some((n) => n.op === 'moe.route'),
+          'only routers take several kernels',
+        ).toBe(true);
         continue;
       }
       checkLifetimes(pairs);
@@ -131,7 +145,8 @@ describe('weights', () => {
 describe('split weights', () => {
   // Gate and up of an expert: 8 x 8 x 4 bytes = 256; down 128; the shared ones are as large as an expert's.
   const spec = layer('t', 8, moe(7, 2, swiglu(4), {}, shared(1, 4)));
-  const stepsOf = (bytes: number): readonly (readonly Step[])[] => lower(spec, [], bytes).program.sections.flatMap((s) => s.buckets.map((b) => b.steps));
+  const stepsOf = (bytes: number): readonly (readonly Step[])[] =>
+    lower(spec, [], bytes).program.sections.flatMap((s) => s.buckets.map((b) => b.steps));
 
   it('run one step a segment, which cover the experts once and share a kernel', () => {
     for (const steps of stepsOf(600)) {

@@ -66,7 +66,11 @@ export function joinParams(scene: Scene, graph: Graph, a: Value, b: Value): Join
   const [pa, pb] = [scene.param(a), scene.param(b)];
   if (pa?.role.kind !== 'weight' || pb?.role.kind !== 'weight') throw new Error('weights cannot be joined: they are none');
   const value: Value = { id: freshFor(graph)(joinedName(a.id, b.id)), type };
-  const joined: GraphParam = { name: joinedName(pa.name, pb.name), value, role: { kind: 'weight', parts: [...pa.role.parts, ...pb.role.parts] } };
+  const joined: GraphParam = {
+    name: joinedName(pa.name, pb.name),
+    value,
+    role: { kind: 'weight', parts: [...pa.role.parts, ...pb.role.parts] },
+  };
   const params = graph.params.flatMap((p) => (p.value.id === a.id ? [joined] : p.value.id === b.id ? [] : [p]));
   return { graph: { ...graph, params }, value };
 }

@@ -13,7 +13,8 @@ export const deadCode: Pass<Graph> = definePass({
   run(graph, _options, report) {
     const live = removeDead(graph);
     const nodes = new Set(live.nodes);
-    for (const node of graph.nodes) if (!nodes.has(node)) report({ kind: 'fired', where: describe(node), what: 'removed: nobody reads it' });
+    for (const node of graph.nodes)
+      if (!nodes.has(node)) report({ kind: 'fired', where: describe(node), what: 'removed: nobody reads it' });
     const params = new Set(live.params);
     for (const p of graph.params) if (!params.has(p)) report({ kind: 'fired', where: `param ${p.name}`, what: 'removed: nobody reads it' });
     return live;

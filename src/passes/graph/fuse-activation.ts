@@ -25,7 +25,9 @@ function problemOf(scene: Scene, product: Product, readers: number, epilogue: Ep
   const { attrs, ins } = product;
   const isPlain = attrs.epilogue.kind === 'none' && attrs.scale === 1 && ins.residual === undefined;
   if (!isPlain || (product.op === 'moe.grouped_linear' && product.attrs.combine)) return `${describe(product)} does more than multiply`;
-  return epilogue.kind === 'glu' && product.op === 'linear' && isSegmented(ins.weight, caps) ? 'its weight is split over its rows' : undefined;
+  return epilogue.kind === 'glu' && product.op === 'linear' && isSegmented(ins.weight, caps)
+    ? 'its weight is split over its rows'
+    : undefined;
 }
 
 function withEpilogue(graph: Graph, product: Product, epilogue: Epilogue, y: Value): Node {

@@ -27,7 +27,8 @@ function productOf(scene: Scene, value: Value): Product | undefined {
 const withResidual = (graph: Graph, product: Product, residual: Value, scale: number, y: Value): Node => {
   const fresh = freshFor(graph);
   const factor = product.attrs.scale * scale;
-  if (product.op === 'linear') return makeNode(fresh, 'linear', { ...product.ins, residual }, { ...product.attrs, scale: factor }, product.span, { y });
+  if (product.op === 'linear')
+    return makeNode(fresh, 'linear', { ...product.ins, residual }, { ...product.attrs, scale: factor }, product.span, { y });
   if (product.op === 'moe.combine')
     return makeNode(fresh, 'moe.combine', { ...product.ins, residual }, { ...product.attrs, scale: factor }, product.span, { y });
   return makeNode(fresh, 'moe.grouped_linear', { ...product.ins, residual }, { ...product.attrs, scale: factor }, product.span, { y });
@@ -51,7 +52,8 @@ function fuseResidual(scene: Scene, sum: NodeOf<'add'>, caps: Capabilities): Att
   const take = (product: Product | undefined, residual: Value, by: number): void => {
     if (product !== undefined) tried.push(residualInto(scene, sum, product, residual, by, caps));
   };
-  const takeLeft = (): void => (scale === 1 ? take(left, b, 1) : left && void tried.push({ refused: `the sum scales %${b.id}, not ${describe(left)}` }));
+  const takeLeft = (): void =>
+    scale === 1 ? take(left, b, 1) : left && void tried.push({ refused: `the sum scales %${b.id}, not ${describe(left)}` });
   // What combines goes first: a linear on the other side may then still take another sum.
   if (right?.op === 'linear') takeLeft();
   take(right, a, scale);
@@ -59,25 +61,41 @@ function fuseResidual(scene: Scene, sum: NodeOf<'add'>, caps: Capabilities): Att
   return tried.find((result) => result !== undefined && 'graph' in result) ?? tried[0];
 }
 
-function problemOf(scene: Scene, combine: NodeOf<'moe.combine'>, product: NodeOf<'moe.grouped_linear'>, caps: Capabilities): string | undefined {
+function problemOf(
+  scene: Scene,
+  combine: NodeOf<'moe.combine'>,
+  product: NodeOf<'moe.grouped_linear'>,
+  caps: Capabilities,
+): string | undefined {
   if (scene.uses(product.outs.y) !== 1) return `something else reads ${describe(product)}`;
   if (product.attrs.combine || product.attrs.epilogue.kind !== 'none') return `${describe(product)} does more than multiply`;
   if (product.ins.routeWeights !== undefined) return `${describe(product)} weighs its input rows`;
-  if (isSegmented(product.ins.weight, caps)) return `the bank of ${describe(product)} is split over several bindings, so no dispatch sees all slots of a token`;
+  if (isSegmented(product.ins.weight, caps))
+    return `the bank of ${describe(product)} is split over several bindings, so no dispatch sees all slots of a token`;
   const { shared } = combine.ins;
   if (shared !== undefined && !sameValue(shared, product.outs.shared)) return 'the shared experts run in a dispatch of their own';
-  return product.outs.shared !== undefined && (shared === undefined || scene.uses(shared) !== 1) ? `something else reads the shared output` : undefined;
+  return product.outs.shared !== undefined && (shared === undefined || scene.uses(shared) !== 1)
+    ? `something else reads the shared output`
+    : undefined;
 }
 
 function fuseDecode(scene: Scene, combine: NodeOf<'moe.combine'>, { maxTokens, caps }: PassOptions): Attempt {
   const { x, plan, ids, weights, sharedGate, residual } = combine.ins;
   const product = scene.maker('moe.grouped_linear', x);
   if (product === undefined) return undefined;
-  if (!isDecode(maxTokens)) return { refused: 'stays after the last product: rows lie sorted by expert here, those of one token in several tiles' };
+  if (!isDecode(maxTokens))
+    return { refused: 'stays after the last product: rows lie sorted by expert here, those of one token in several tiles' };
   if (plan.type.kind !== 'plan' || plan.type.mode !== 'direct') return { refused: 'the plan is sorted' };
   const problem = problemOf(scene, combine, product, caps);
   if (problem !== undefined) return { refused: problem };
-  const ins = { ...product.ins, plan, ids, ...maybe('routeWeights', weights), ...maybe('sharedGate', sharedGate), ...maybe('residual', residual) };
+  const ins = {
+    ...product.ins,
+    plan,
+    ids,
+    ...maybe('routeWeights', weights),
+    ...maybe('sharedGate', sharedGate),
+    ...maybe('residual', residual),
+  };
   const attrs = { ...product.attrs, combine: true, weighted: weights !== undefined, scale: combine.attrs.scale };
   const made = makeNode(freshFor(scene.graph), 'moe.grouped_linear', ins, attrs, product.span, { y: combine.outs.y });
   const tooMany = bindingProblem(made, caps);

@@ -33,7 +33,14 @@ function fuseProduct(scene: Scene, route: Route, caps: Capabilities): Attempt {
   if (product === undefined || !isPlainProduct(product)) return { refused: 'its logits are not a plain product' };
   if (scene.uses(logits) !== 1) return { refused: `something else reads the logits %${logits.id}` };
   const { x, weight: gate, bias } = product.ins;
-  const made = makeNode(freshFor(scene.graph), 'moe.route', { ...rest, x, gate, ...maybe('gateBias', bias) }, route.attrs, route.span, route.outs);
+  const made = makeNode(
+    freshFor(scene.graph),
+    'moe.route',
+    { ...rest, x, gate, ...maybe('gateBias', bias) },
+    route.attrs,
+    route.span,
+    route.outs,
+  );
   return place(scene, [product, route], made, caps, 'the logits are made where they are used');
 }
 
@@ -58,7 +65,9 @@ function sharedGate(scene: Scene, route: Route): NodeOf<'linear'> | undefined {
   return scene.graph.nodes.find((node): node is NodeOf<'linear'> => {
     if (node.op !== 'linear' || !sameValue(node.ins.x, rows) || numberDim(node.ins.weight, 0) !== 1) return false;
     const isGate = (reader: Node): boolean =>
-      reader.op === 'gate_mul' ? sameValue(reader.ins.gate, node.outs.y) && !sameValue(reader.ins.x, node.outs.y) : 'sharedGate' in reader.ins;
+      reader.op === 'gate_mul'
+        ? sameValue(reader.ins.gate, node.outs.y) && !sameValue(reader.ins.x, node.outs.y)
+        : 'sharedGate' in reader.ins;
     const all = readers.get(node.outs.y.id) ?? [];
     return all.length > 0 && all.length === scene.uses(node.outs.y) && all.every(isGate);
   });
@@ -72,7 +81,13 @@ function fuseSharedGate(scene: Scene, route: Route, caps: Capabilities): Attempt
   const what = `${describe(product)}, the shared gate, is one more logit`;
   const outs = { ...route.outs, gate: product.outs.y };
   const ins = { ...route.ins, sharedGate: product.ins.weight };
-  const apart = place(scene, [product, route], makeNode(freshFor(scene.graph), 'moe.route', ins, route.attrs, route.span, outs), caps, what);
+  const apart = place(
+    scene,
+    [product, route],
+    makeNode(freshFor(scene.graph), 'moe.route', ins, route.attrs, route.span, outs),
+    caps,
+    what,
+  );
   const { gate } = route.ins;
   if (apart === undefined || 'graph' in apart || gate === undefined) return apart;
   // One binding fewer: its row stands behind the rows of the router's matrix.

@@ -91,7 +91,8 @@ function fuseSum(scene: Scene, sum: NodeOf<'add'>, options: PassOptions): Attemp
   if (down === undefined || input === undefined || !scene.dependsOn(down.outs.y, input)) return undefined;
   if (down.ins.residual !== undefined || combine.ins.shared !== undefined) return undefined;
   if (sum.attrs.scale !== 1 || combine.attrs.scale !== 1 || combine.ins.residual !== undefined) return { refused: 'the sum is scaled' };
-  if ([combine.outs.y, other, down.outs.y].some((value) => scene.uses(value) !== 1)) return { refused: 'something else reads the shared or the routed output' };
+  if ([combine.outs.y, other, down.outs.y].some((value) => scene.uses(value) !== 1))
+    return { refused: 'something else reads the shared or the routed output' };
   const ins = { ...combine.ins, shared: down.outs.y, ...maybe('sharedGate', gating?.ins.gate) };
   const made = makeNode(freshFor(scene.graph), 'moe.combine', ins, combine.attrs, combine.span, { y: sum.outs.y });
   const problem = bindingProblem(made, options.caps) ?? decodeProblem(scene, made, down, options);
@@ -105,13 +106,25 @@ function fuseSum(scene: Scene, sum: NodeOf<'add'>, options: PassOptions): Attemp
  * When decoding, the combine shall run inside the last product. It can take the shared product along or leave the sum to the
  * shared product's residual; adding in the combine would cost it its place.
  */
-function decodeProblem(scene: Scene, combine: NodeOf<'moe.combine'>, down: Linear, { maxTokens, caps, disabled }: PassOptions): string | undefined {
+function decodeProblem(
+  scene: Scene,
+  combine: NodeOf<'moe.combine'>,
+  down: Linear,
+  { maxTokens, caps, disabled }: PassOptions,
+): string | undefined {
   const last = scene.maker('moe.grouped_linear', combine.ins.x);
   if (!isDecode(maxTokens) || disabled.has('fuse-combine') || last === undefined || isSegmented(last.ins.weight, caps)) return undefined;
   const problem = pairProblem(scene, last, down, caps);
   if (problem !== undefined) return problem;
   const beside = paired(scene, last, down);
-  const bound = bindingProblem({ ...beside, outs: { y: beside.outs.y }, ins: { ...beside.ins, ...maybe('routeWeights', combine.ins.weights), ...maybe('sharedGate', combine.ins.sharedGate) } }, caps);
+  const bound = bindingProblem(
+    {
+      ...beside,
+      outs: { y: beside.outs.y },
+      ins: { ...beside.ins, ...maybe('routeWeights', combine.ins.weights), ...maybe('sharedGate', combine.ins.sharedGate) },
+    },
+    caps,
+  );
   return bound && `combining in the last product, ${bound}`;
 }
 

@@ -35,7 +35,8 @@ export const plan: Pass<Graph> = definePass({
   run: (graph, options, report) =>
     rewriteAll(graph, report, ({ graph: g }, node) => {
       if (node.op !== 'moe.plan' || node.attrs.mode === 'sorted') return undefined;
-      if (isDecode(options.maxTokens)) return { refused: `at most ${options.maxTokens} tokens: row = token × slots + slot needs no kernel` };
+      if (isDecode(options.maxTokens))
+        return { refused: `at most ${options.maxTokens} tokens: row = token × slots + slot needs no kernel` };
       const rows = tileRows(node.attrs.experts, node.attrs.slots);
       const sorted = makeNode(freshFor(g), 'moe.plan', node.ins, { ...node.attrs, mode: 'sorted', tileRows: rows }, node.span);
       const nodes = g.nodes.map((old) => (old === node ? sorted : old));

@@ -40,7 +40,9 @@ describe('fold-constants', () => {
     const all = b.add('slice_heads', { x }, { heads: 2, stride: 6, start: 0, length: 6 }).y;
     const some = b.add('slice_heads', { x: all }, { heads: 2, stride: 6, start: 1, length: 4 }).y;
     const fewer = b.add('slice_heads', { x: some }, { heads: 2, stride: 4, start: 2, length: 2 }).y;
-    expect(text(apply(b.finish({ y: fewer }), [foldConstants]).graph)).toMatchInlineSnapshot(`"y=%slice_heads_2: f32[T, 4] = slice_heads(x=%x) {"heads":2,"stride":6,"start":3,"length":2}"`);
+    expect(text(apply(b.finish({ y: fewer }), [foldConstants]).graph)).toMatchInlineSnapshot(
+      `"y=%slice_heads_2: f32[T, 4] = slice_heads(x=%x) {"heads":2,"stride":6,"start":3,"length":2}"`,
+    );
   });
 
   it('keeps slices of other heads apart', () => {
@@ -53,7 +55,8 @@ describe('fold-constants', () => {
 
   it('drops a group limit that keeps every group', () => {
     const grouped = (keep: number) => graphOf(layer('t', 4, moe(4, 2, swiglu(4), { groups: { count: 2, keep, score: 'max' } })));
-    const groups = (keep: number) => apply(grouped(keep), [foldConstants]).graph.nodes.map((n) => (n.op === 'moe.route' ? n.attrs.groups : undefined));
+    const groups = (keep: number) =>
+      apply(grouped(keep), [foldConstants]).graph.nodes.map((n) => (n.op === 'moe.route' ? n.attrs.groups : undefined));
     expect(groups(2).every((g) => g === undefined)).toBe(true);
     expect(groups(1).some((g) => g?.keep === 1)).toBe(true);
   });

@@ -28,7 +28,9 @@ describe('fuse-gate-up', () => {
   it('joins weights and biases, gate rows first, and keeps nothing of the two', () => {
     const { graph } = apply(dense(true), [fuseGateUp]);
     const weights = graph.params.flatMap(({ name, role, value }) =>
-      role.kind === 'weight' && value.type.kind === 'tensor' ? [`${name} [${value.type.shape.join(', ')}] ${role.parts.map((p) => p.rows).join('+')}`] : [],
+      role.kind === 'weight' && value.type.kind === 'tensor'
+        ? [`${name} [${value.type.shape.join(', ')}] ${role.parts.map((p) => p.rows).join('+')}`]
+        : [],
     );
     expect(weights).toMatchInlineSnapshot(`
       [
@@ -57,7 +59,9 @@ describe('fuse-gate-up', () => {
     const graph = dense();
     const gate = graph.nodes.find((n) => n.op === 'glu')?.ins.gate;
     if (gate === undefined) throw new Error('no gate');
-    expect(refusals(apply({ ...graph, results: { ...graph.results, gate } }, [fuseGateUp]))).toEqual(['something else reads the gate or the up product']);
+    expect(refusals(apply({ ...graph, results: { ...graph.results, gate } }, [fuseGateUp]))).toEqual([
+      'something else reads the gate or the up product',
+    ]);
   });
 
   it('refuses weights that are read twice', () => {
@@ -102,7 +106,9 @@ describe('fuse-activation', () => {
   it('keeps the clamp', () => {
     const clamp = { limit: 7, alpha: 1.702, upOffset: 1 };
     const graph = graphOf(layer('t', 4, moe(4, 2, swiglu(3, { clamp }), {}, shared(1, 3))));
-    const fused = apply(graph, [fuseGateUp, fuseActivation]).graph.nodes.flatMap((n) => (n.op === 'moe.grouped_linear' ? [n.attrs.epilogue] : []));
+    const fused = apply(graph, [fuseGateUp, fuseActivation]).graph.nodes.flatMap((n) =>
+      n.op === 'moe.grouped_linear' ? [n.attrs.epilogue] : [],
+    );
     expect(fused).toEqual([{ kind: 'glu', activation: 'silu', clamp }, { kind: 'none' }]);
   });
 

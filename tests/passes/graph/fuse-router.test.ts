@@ -75,7 +75,10 @@ describe('fuse-router', () => {
   });
 
   it('a table that needs no logits has nothing to fuse', () => {
-    const spec = layer('t', 4, moe(4, 1, swiglu(3), { score: 'none', weights: 'one', select: { kind: 'hash', table: 'table' } }), { vocab: 9, norm: RMS });
+    const spec = layer('t', 4, moe(4, 1, swiglu(3), { score: 'none', weights: 'one', select: { kind: 'hash', table: 'table' } }), {
+      vocab: 9,
+      norm: RMS,
+    });
     expect(apply(graphOf(spec), [fuseRouter]).events).toEqual([]);
   });
 });

@@ -14,7 +14,10 @@ import { maxDifference } from '../../lower/safetensors.ts';
 import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu } from '../../lower/specs.ts';
 import { apply, DECODE, graphOf, opsOf, options, partWeights, PREFILL, valueOf } from './support.ts';
 
-const BUCKETS: readonly (readonly [string, PassOptions])[] = [['decode', DECODE], ['prefill', PREFILL]];
+const BUCKETS: readonly (readonly [string, PassOptions])[] = [
+  ['decode', DECODE],
+  ['prefill', PREFILL],
+];
 
 const moeOf = (spec: LayerSpec) => {
   if (spec.ffn.kind !== 'moe') throw new Error('not a mixture');
@@ -28,10 +31,12 @@ function distance(spec: LayerSpec, a: Graph, b: Graph, seed: number): number {
   if (left === undefined || right === undefined) throw new Error('unreachable');
   expect(Array.from(right.results['topk_indices'] ?? [])).toEqual(Array.from(left.results['topk_indices'] ?? []));
   expect(right.faults).toBe(left.faults);
-  return Math.max(...['y', 'topk_weights'].map((name) => {
-    const [x, y] = [left.results[name] ?? [], right.results[name] ?? []];
-    return maxDifference(x, y) / Math.max(1e-30, ...Array.from(x, Math.abs));
-  }));
+  return Math.max(
+    ...['y', 'topk_weights'].map((name) => {
+      const [x, y] = [left.results[name] ?? [], right.results[name] ?? []];
+      return maxDifference(x, y) / Math.max(1e-30, ...Array.from(x, Math.abs));
+    }),
+  );
 }
 
 const RUNS = { numRuns: 40, seed: 77 };
@@ -39,37 +44,49 @@ const specs = moeLayer({ perToken: false });
 
 describe('every pass keeps the value of a graph', () => {
   it.each(GRAPH_PASSES.map((pass) => [pass.name, pass] as const))('%s alone, to the bit', (_name, pass) => {
-    fc.assert(fc.property(specs, fc.constantFrom(...BUCKETS), fc.nat(99), (spec, [, opts], seed) => {
-      const graph = graphOf(spec);
-      expect(distance(spec, graph, apply(graph, [pass], opts).graph, seed)).toBe(0);
-    }), RUNS);
+    fc.assert(
+      fc.property(specs, fc.constantFrom(...BUCKETS), fc.nat(99), (spec, [, opts], seed) => {
+        const graph = graphOf(spec);
+        expect(distance(spec, graph, apply(graph, [pass], opts).graph, seed)).toBe(0);
+      }),
+      RUNS,
+    );
   });
 
   it('in the order of the pipeline, any of them switched off', () => {
-    fc.assert(fc.property(specs, fc.constantFrom(...BUCKETS), fc.subarray([...PASS_NAMES]), fc.nat(99), (spec, [, opts], off, seed) => {
-      const graph = graphOf(spec);
-      const { graph: fused } = optimize(graph, { ...opts, disabled: new Set(off) });
-      expect(distance(spec, graph, fused, seed)).toBeLessThanOrEqual(1e-12);
-    }), RUNS);
+    fc.assert(
+      fc.property(specs, fc.constantFrom(...BUCKETS), fc.subarray([...PASS_NAMES]), fc.nat(99), (spec, [, opts], off, seed) => {
+        const graph = graphOf(spec);
+        const { graph: fused } = optimize(graph, { ...opts, disabled: new Set(off) });
+        expect(distance(spec, graph, fused, seed)).toBeLessThanOrEqual(1e-12);
+      }),
+      RUNS,
+    );
   });
 
   it('in any order, some of them twice', () => {
     const some = fc.array(fc.constantFrom(...GRAPH_PASSES), { maxLength: 14 });
-    fc.assert(fc.property(specs, fc.constantFrom(...BUCKETS), some, fc.nat(99), (spec, [, opts], passes: readonly Pass<Graph>[], seed) => {
-      const graph = graphOf(spec);
-      expect(distance(spec, graph, apply(graph, passes, opts).graph, seed)).toBeLessThanOrEqual(1e-12);
-    }), RUNS);
+    fc.assert(
+      fc.property(specs, fc.constantFrom(...BUCKETS), some, fc.nat(99), (spec, [, opts], passes: readonly Pass<Graph>[], seed) => {
+        const graph = graphOf(spec);
+        expect(distance(spec, graph, apply(graph, passes, opts).graph, seed)).toBeLessThanOrEqual(1e-12);
+      }),
+      RUNS,
+    );
   });
 
   it('where bindings are few and small', () => {
     const caps = fc.record({ maxBindings: fc.integer({ min: 4, max: 12 }), maxBindingBytes: fc.constantFrom(64, 256, 1024) });
-    fc.assert(fc.property(specs, fc.constantFrom(...BUCKETS), caps, fc.nat(99), (spec, [, opts], limits, seed) => {
-      const graph = graphOf(spec);
-      const { graph: fused } = optimize(graph, { ...opts, caps: { ...WEBGPU_BASELINE, ...limits } });
-      expect(distance(spec, graph, fused, seed)).toBeLessThanOrEqual(1e-12);
-      const most = Math.max(...graph.nodes.map(bindingsOf));
-      for (const node of fused.nodes) expect(bindingsOf(node)).toBeLessThanOrEqual(Math.max(most, limits.maxBindings));
-    }), RUNS);
+    fc.assert(
+      fc.property(specs, fc.constantFrom(...BUCKETS), caps, fc.nat(99), (spec, [, opts], limits, seed) => {
+        const graph = graphOf(spec);
+        const { graph: fused } = optimize(graph, { ...opts, caps: { ...WEBGPU_BASELINE, ...limits } });
+        expect(distance(spec, graph, fused, seed)).toBeLessThanOrEqual(1e-12);
+        const most = Math.max(...graph.nodes.map(bindingsOf));
+        for (const node of fused.nodes) expect(bindingsOf(node)).toBeLessThanOrEqual(Math.max(most, limits.maxBindings));
+      }),
+      RUNS,
+    );
   });
 });
 
@@ -93,19 +110,25 @@ describe('whole models, two calls one after the other', () => {
 
 describe('the pipeline', () => {
   it('fires nothing more when run again', () => {
-    fc.assert(fc.property(specs, fc.constantFrom(...BUCKETS), (spec, [, opts]) => {
-      const once = optimize(graphOf(spec), opts);
-      const twice = optimize(once.graph, opts);
-      expect(twice.graph).toEqual(once.graph);
-      expect(twice.report.filter((e) => e.kind === 'fired')).toEqual([]);
-    }), RUNS);
+    fc.assert(
+      fc.property(specs, fc.constantFrom(...BUCKETS), (spec, [, opts]) => {
+        const once = optimize(graphOf(spec), opts);
+        const twice = optimize(once.graph, opts);
+        expect(twice.graph).toEqual(once.graph);
+        expect(twice.report.filter((e) => e.kind === 'fired')).toEqual([]);
+      }),
+      RUNS,
+    );
   });
 
   it('makes the same weights in both buckets', () => {
-    fc.assert(fc.property(specs, fc.subarray([...PASS_NAMES]), (spec, off) => {
-      const params = BUCKETS.map(([, opts]) => optimize(graphOf(spec), { ...opts, disabled: new Set(off) }).graph.params);
-      expect(params[0]).toEqual(params[1]);
-    }), RUNS);
+    fc.assert(
+      fc.property(specs, fc.subarray([...PASS_NAMES]), (spec, off) => {
+        const params = BUCKETS.map(([, opts]) => optimize(graphOf(spec), { ...opts, disabled: new Set(off) }).graph.params);
+        expect(params[0]).toEqual(params[1]);
+      }),
+      RUNS,
+    );
   });
 
   it('says which passes are off', () => {
