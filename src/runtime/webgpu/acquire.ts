@@ -1,12 +1,12 @@
 /** Gets a device: the caller's own, or a new one with all that the adapter offers. Never another kind of processor in secret. */
-import { AbortError, DeviceLostError, NoAdapterError, NoWebGPUError, type Signal, throwIfAborted } from '../core/errors.ts';
-import type { GpuAdapter, GpuAdapterInfo, GpuDevice, GpuEntry } from './gpu-types.ts';
+import { AbortError, DeviceLostError, InputError, NoAdapterError, NoWebGPUError, type Signal, throwIfAborted } from '../core/errors.ts';
+import { type GpuAdapter, type GpuAdapterInfo, type GpuDevice, type GpuEntry, type LentDevice, type LentGpu, isDevice, isGpu } from './gpu-types.ts';
 
 export interface AcquireOptions {
   /** A device to borrow; it is never destroyed here. */
-  readonly device?: GpuDevice | undefined;
+  readonly device?: LentDevice | undefined;
   /** Instead of `navigator.gpu`. */
-  readonly gpu?: GpuEntry | undefined;
+  readonly gpu?: LentGpu | undefined;
   readonly powerPreference?: 'high-performance' | 'low-power' | undefined;
   /** Features worth having; those that the adapter lacks are left out. */
   readonly features: readonly string[];
@@ -39,14 +39,11 @@ function describe(info: GpuAdapterInfo | undefined): { readonly name: string; re
   return { name, software: info?.isFallbackAdapter === true || words.some((w) => w !== undefined && SOFTWARE.test(w)) };
 }
 
-const isEntry = (value: unknown): value is GpuEntry =>
-  typeof value === 'object' && value !== null && 'requestAdapter' in value && typeof value.requestAdapter === 'function';
-
 /** `navigator.gpu` where there is one. */
 export function navigatorGpu(): GpuEntry | undefined {
   const navigator: unknown = Reflect.get(globalThis, 'navigator');
   const gpu = typeof navigator === 'object' && navigator !== null && 'gpu' in navigator ? navigator.gpu : undefined;
-  return isEntry(gpu) ? gpu : undefined;
+  return isGpu(gpu) ? gpu : undefined;
 }
 
 const present = (device: GpuDevice | GpuAdapter, features: readonly string[]): string[] => features.filter((f) => device.features.has(f));
@@ -56,10 +53,11 @@ export async function acquireDevice(options: AcquireOptions): Promise<Acquired> 
   const { device: lent, features, signal } = options;
   throwIfAborted(signal);
   if (lent !== undefined) {
+    if (!isDevice(lent)) throw new InputError('the device to borrow is not a GPUDevice', { fix: 'load({ device }): what adapter.requestDevice() resolves to' });
     return { device: lent, owned: false, ...describe(lent.adapterInfo), features: present(lent, features) };
   }
   const gpu = options.gpu ?? navigatorGpu();
-  if (gpu === undefined) {
+  if (!isGpu(gpu)) {
     throw new NoWebGPUError('this JavaScript engine has no WebGPU', {
       fix: 'in Node: npm install webgpu; in a browser: use a version with WebGPU, over https or on localhost; or lend a device: load({ device })',
     });

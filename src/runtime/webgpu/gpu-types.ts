@@ -1,7 +1,23 @@
 /**
- * The part of WebGPU that is used, as structural types: a real `GPUDevice` is a `GpuDevice`, and packages
- * type-check without @webgpu/types or the DOM library.
+ * The part of WebGPU that is used, as structural types: packages type-check without @webgpu/types or the
+ * DOM library. Users hand in a `LentDevice`, which the `GPUDevice` of every such library is.
  */
+export interface LentDevice {
+  readonly queue: object;
+  readonly limits: object;
+  readonly features: object;
+  destroy(): unknown;
+}
+
+/** `navigator.gpu`, or what `create([])` of npm's `webgpu` gives. */
+export interface LentGpu {
+  requestAdapter(...options: never[]): unknown;
+}
+
+export const isDevice = (value: object): value is GpuDevice => 'createComputePipelineAsync' in value && 'queue' in value;
+export const isGpu = (value: unknown): value is GpuEntry =>
+  typeof value === 'object' && value !== null && 'requestAdapter' in value && typeof value.requestAdapter === 'function';
+
 export interface GpuBuffer {
   readonly size: number;
   destroy(): void;
@@ -55,7 +71,6 @@ export interface GpuAdapterInfo {
   readonly isFallbackAdapter?: boolean;
 }
 
-/** A WebGPU device, as the browser or the `webgpu` package of npm makes it. */
 export interface GpuDevice {
   readonly limits: GpuLimits;
   readonly features: { has(name: string): boolean };
@@ -65,7 +80,7 @@ export interface GpuDevice {
   createBuffer(descriptor: { size: number; usage: number; label?: string }): GpuBuffer;
   createShaderModule(descriptor: { code: string; label?: string }): GpuShaderModule;
   createBindGroupLayout(descriptor: { entries: object[]; label?: string }): object;
-  createPipelineLayout(descriptor: { bindGroupLayouts: object[]; label?: string }): object;
+  createPipelineLayout(descriptor: { bindGroupLayouts: Iterable<object | null | undefined>; label?: string }): object;
   createComputePipelineAsync(descriptor: object): Promise<object>;
   createBindGroup(descriptor: object): object;
   createCommandEncoder(descriptor?: { label?: string }): GpuEncoder;
@@ -83,7 +98,6 @@ export interface GpuAdapter {
   requestDevice(descriptor: { requiredLimits: Record<string, number>; requiredFeatures: string[]; label?: string }): Promise<GpuDevice>;
 }
 
-/** `navigator.gpu`, or what `create([])` of npm's `webgpu` gives. */
 export interface GpuEntry {
   requestAdapter(options?: { powerPreference?: 'high-performance' | 'low-power' }): Promise<GpuAdapter | null>;
 }

@@ -11,7 +11,7 @@ import { type VerifyOptions, type VerifyReport, requireVerified, runGolden } fro
 import type { Manifest } from '../core/abi.ts';
 import { acquireDevice, navigatorGpu } from './acquire.ts';
 import { WebGpuBackend } from './backend.ts';
-import type { GpuDevice, GpuEntry } from './gpu-types.ts';
+import type { GpuEntry, LentDevice, LentGpu } from './gpu-types.ts';
 
 /** Texts of kernels by their file in the package. */
 export type KernelTexts = ReadonlyMap<string, string>;
@@ -28,9 +28,9 @@ export interface PackageParts {
 
 export interface DeviceOptions {
   /** A GPUDevice to borrow; it is not destroyed by `dispose`. */
-  readonly device?: GpuDevice;
+  readonly device?: LentDevice;
   /** Instead of `navigator.gpu`. */
-  readonly gpu?: GpuEntry;
+  readonly gpu?: LentGpu;
   readonly powerPreference?: 'high-performance' | 'low-power';
   /** Bytes of device memory that may be used in all. */
   readonly memoryLimit?: number;
