@@ -1,7 +1,8 @@
 /** `moec dump FILE --stage …` */
 import { stableJson } from '../../base/hash.ts';
-import { compileSpec, lowerSpec, PASS_NAMES } from '../../driver/compile.ts';
+import { compileSpec, PASS_NAMES } from '../../driver/compile.ts';
 import { printGraph, printKernel } from '../../driver/print.ts';
+import { graphsAt } from '../../driver/stages.ts';
 import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.ts';
 import { loadSpec, readSpecFile, tell } from '../load-spec.ts';
 import { disabledPasses, requirePass } from '../passes-option.ts';
@@ -15,19 +16,15 @@ interface Options extends CommonOptions {
 
 const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
 
-/** The passes after the named one, which are left out; all of them after `lower`. */
-function passesAfter(name: string): readonly string[] {
-  return PASS_NAMES.slice(PASS_NAMES.indexOf(requirePass(name, ['lower'])) + 1);
-}
-
 function dumpGraph(io: Io, options: Options, path: string): void {
+  const { after, bucket } = options;
+  if (after !== undefined && after !== 'lower' && !PASS_NAMES.includes(after)) {
+    throw new CommandError(EXIT.usage, `there is no pass ${JSON.stringify(after)}`, { fix: `one of lower, ${PASS_NAMES.join(', ')}` });
+  }
   const { spec } = loadSpec(io, path, options.unit);
-  const disabled = new Set([...disabledPasses(), ...(options.after === undefined ? [] : passesAfter(options.after))]);
-  const { reports } = lowerSpec(spec, { disabled });
-  const wanted = reports.filter((r) => (options.bucket === 'decode') === (r.maxTokens !== undefined));
-  const shown = wanted.length > 0 ? wanted : reports;
-  if (io.json) io.emit(shown.map((r) => r.graph));
-  else io.out(shown.map((r) => printGraph(r.graph)).join('\n\n'));
+  const graphs = graphsAt(spec, { bucket, after, disabled: disabledPasses() });
+  if (io.json) io.emit(graphs);
+  else io.out(graphs.map(printGraph).join('\n\n'));
 }
 
 export function run(args: readonly string[], options: Options): number {
