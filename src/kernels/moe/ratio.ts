@@ -19,7 +19,7 @@ const gcd = (a: number, c: number): number => (c === 0 ? a : gcd(c, a % c));
  * The fraction a person means by a number such as 1.25: the first convergent of its continued fraction that
  * the number is the nearest double of, or the last one of a bearable size.
  */
-export function ratioOf(x: number, maxDen = MAX_DEN): Ratio {
+export function ratioOf(x: number, maxDen: number = MAX_DEN): Ratio {
   if (!(x > 0 && x < LIMIT)) throw new Error(`a factor must be above 0 and below ${LIMIT}, not ${x}`);
   let [n0, d0, n1, d1] = [0, 1, 1, 0];
   let rest = x;
