@@ -66,3 +66,15 @@ export function stableJson(value: unknown): string {
 
 /** Digest of plain data, equal for equal data. */
 export const stableHash = (value: unknown): string => sha256(stableJson(value));
+
+/** Whether `stableJson` of the two would be the same text, found without making it. */
+export function sameData(a: unknown, b: unknown): boolean {
+  if (a === b) return true;
+  if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return false;
+  if (Array.isArray(a) || Array.isArray(b)) {
+    return Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((x, i) => sameData(x, b[i]));
+  }
+  const others = new Map(Object.entries(b).filter(([, v]) => v !== undefined));
+  const own = Object.entries(a).filter(([, v]) => v !== undefined);
+  return own.length === others.size && own.every(([k, v]) => others.has(k) && sameData(v, others.get(k)));
+}

@@ -2,7 +2,7 @@
  * Kernels of a program, each distinct one once: nodes that ask for the same thing share one launch, launches of equal
  * content share one kernel, and different kernels never share a name.
  */
-import { stableJson } from '../base/hash.ts';
+import { sameData } from '../base/hash.ts';
 import type { Kernel } from '../ir/kernel/types.ts';
 import type { Launch } from '../kernels/launch.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
@@ -16,10 +16,7 @@ interface Entry {
   /** As the family made it. */
   readonly source: Kernel;
   readonly named: Kernel;
-  text?: string;
 }
-
-const textOf = (entry: Entry): string => (entry.text ??= stableJson(entry.source));
 
 export function kernelPool(): KernelPool {
   const groups = new Map<string, LaunchGroup>();
@@ -34,11 +31,8 @@ export function kernelPool(): KernelPool {
   };
   const shared = (source: Kernel): Kernel => {
     const known = byFamilyName.get(source.name) ?? [];
-    if (known.length > 0) {
-      const text = stableJson(source);
-      const same = known.find((entry) => textOf(entry) === text);
-      if (same !== undefined) return same.named;
-    }
+    const same = known.find((entry) => sameData(entry.source, source));
+    if (same !== undefined) return same.named;
     const name = freeName(source.name);
     const named = name === source.name ? source : { ...source, name };
     byFamilyName.set(source.name, [...known, { source, named }]);
