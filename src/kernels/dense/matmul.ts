@@ -37,8 +37,8 @@ export const MATVEC_ROWS = 8;
 export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSchedule {
   const staging = caps.target === 'cuda' ? 'shared' : 'register';
   if (p.maxRows !== undefined && p.maxRows <= MATVEC_ROWS) {
-    const bn = Math.min(64, caps.maxThreadsPerBlock);
-    return { bm: p.maxRows, bn, tm: p.maxRows, tn: 1, bk: 32, staging, oneRow: p.maxRows > 1 ? 1 : 0 };
+    const tm = Math.min(4, p.maxRows);
+    return { bm: Math.ceil(p.maxRows / tm) * tm, bn: 64, tm, tn: 2, bk: 32 / p.products, staging, oneRow: p.maxRows > 1 ? 1 : 0 };
   }
   if (staging === 'shared') return { bm: 64, bn: 64, tm: 8, tn: p.products === 2 ? 2 : 4, bk: 16, staging, oneRow: 0 };
   // Larger pieces are no faster in software and take a driver's compiler ten times as long.
