@@ -220,7 +220,7 @@ try {
     const problems: string[] = [];
     page.on('pageerror', (e) => void problems.push(e.message));
     await page.goto(`${site.url}/index.html`);
-    await page.waitForFunction(() => document.title === 'done', undefined, { timeout: 180_000 });
+    await page.waitForFunction("document.title === 'done'", undefined, { timeout: 180_000 });
     const result = (await page.evaluate('window.result')) as { logits: number[]; ok: boolean; tokens: number[]; errors: number; error?: string };
     expect(result.error).toBeUndefined();
     gate(result.logits);

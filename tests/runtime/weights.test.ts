@@ -240,7 +240,7 @@ describe('half precision', () => {
 
   it.each([['f16', f16ToNumber, numberToF16, 0x7c00, 65504], ['bf16', bf16ToNumber, numberToBf16, 0x7f80, Infinity]] as const)(
     'rounds %s to nearest, ties to even, between all neighbours',
-    (_name, read, write, infinity) => {
+    (_name, read, write, infinity, _largest) => {
       for (let bits = 0; bits + 1 < infinity; bits++) {
         const low = read(bits);
         const high = read(bits + 1);

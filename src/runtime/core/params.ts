@@ -145,6 +145,14 @@ export class RopeTables {
   }
 }
 
+function checkBudget(after: number, memoryLimit: number, tokens: number): void {
+  if (after <= memoryLimit) return;
+  throw new OutOfMemoryError(`${tokens} tokens would bring the device memory to ${showBytes(after)}, over the limit of ${showBytes(memoryLimit)}`, {
+    details: { needed: after, budget: memoryLimit, tokens },
+    fix: 'call with fewer tokens or raise memoryLimit',
+  });
+}
+
 /** Key-value caches of one sequence. */
 export class KvContext {
   readonly id: number;
@@ -172,12 +180,21 @@ export class KvContext {
     return this.#buffers.get(name);
   }
 
-  /** Makes room for `capacity` tokens, keeping the first `kept`. */
-  async ensure(capacity: number, kept: number): Promise<void> {
-    if (capacity <= this.#capacity) return;
+  /**
+   * Makes room for `needed` tokens, or better `wanted` where that fits, keeping the first `kept`.
+   * @throws LimitTooSmallError, OutOfMemoryError
+   */
+  async ensure(needed: number, wanted: number, kept: number, memoryLimit: number): Promise<void> {
+    if (needed <= this.#capacity) return;
     const { backend } = this.#program;
+    const { limits } = backend.info;
     const params = [...this.#params];
-    for (const [name, p] of params) checkCallBytes(capacity * bytesPerRow(p), backend.info.limits, `cache ${name}`, capacity);
+    for (const [name, p] of params) checkCallBytes(bindingBytes(needed * bytesPerRow(p)), limits, `cache ${name}`, needed);
+    const fits = params.map(([, p]) => Math.floor((Math.min(limits.maxBindingBytes, limits.maxBufferBytes) - 15) / bytesPerRow(p)));
+    const rows = params.reduce((n, [, p]) => n + bytesPerRow(p), 0);
+    const left = rows === 0 ? Infinity : Math.floor((memoryLimit - backend.allocatedBytes) / rows);
+    const capacity = Math.max(needed, Math.min(wanted, left, ...fits));
+    checkBudget(backend.allocatedBytes + capacity * rows, memoryLimit, needed);
     const made = await backend.createBuffers(params.map(([name, p]) => ({ bytes: bindingBytes(capacity * bytesPerRow(p)), label: `moec:cache/${name}` })));
     const next = new Map<string, DeviceBuffer>();
     const copies = params.flatMap(([name, p], i) => {
@@ -240,13 +257,7 @@ export class CallBuffers {
       this.#buffers.delete(name);
     }
     const added = grow.reduce((n, g) => n + g.bytes, 0);
-    const after = this.#backend.allocatedBytes + added;
-    if (after > this.#memoryLimit) {
-      throw new OutOfMemoryError(`a call with ${tokens} tokens would bring the device memory to ${showBytes(after)}, over the limit of ${showBytes(this.#memoryLimit)}`, {
-        details: { needed: after, budget: this.#memoryLimit, tokens },
-        fix: 'call with fewer tokens or raise memoryLimit',
-      });
-    }
+    checkBudget(this.#backend.allocatedBytes + added, this.#memoryLimit, tokens);
     const made = await this.#backend.createBuffers(grow);
     grow.forEach(({ name }, i) => {
       const buffer = made[i];

@@ -71,6 +71,7 @@ export class Session {
   readonly #executor: Executor;
   readonly #serial = new Serial();
   readonly #guard: LossGuard;
+  readonly #memoryLimit: number;
   readonly #freeContexts: KvContext[] = [];
   readonly #contexts = new Set<KvContext>();
   #nextContext = 1;
@@ -83,6 +84,7 @@ export class Session {
 
   private constructor(program: Program, provider: WeightProvider, weights: Weights, guard: LossGuard, memoryLimit: number | undefined) {
     this.#guard = guard;
+    this.#memoryLimit = memoryLimit ?? Infinity;
     this.program = program;
     this.#provider = provider;
     this.#weights = weights;
@@ -144,7 +146,7 @@ export class Session {
       throwIfAborted(signal);
       const start = performance.now();
       if (call.context !== undefined) {
-        await call.context.ensure(capacityFor(reached, manifest.model.context), call.past);
+        await call.context.ensure(reached, capacityFor(reached, manifest.model.context), call.past, this.#memoryLimit);
         await this.#ropes.ensure(call.context.capacity);
       }
       const result = await this.#executor.run({
