@@ -4,11 +4,13 @@ import { join } from 'node:path';
 import { readSpecs } from '../../src/driver/frontend.ts';
 import { initFromConfig } from '../../src/driver/init/index.ts';
 import type { LayerSpec, ModelSpec, Spec } from '../../src/model/types.ts';
-import { type TensorSet, readF32, readF64, readI32 } from '../../src/runtime/core/tensors.ts';
-import { openPath } from '../../src/runtime/node/files.ts';
+import { type TensorSet, memoryBytes, openSafetensors, readF32, readF64, readI32 } from '../../src/runtime/core/tensors.ts';
 
 const TESTS = join(import.meta.dirname, '..');
 const GOLDEN = join(TESTS, 'golden');
+
+/** A file in memory: many sessions may read it, whichever of them ends first. */
+const openFile = (path: string): Promise<TensorSet> => openSafetensors(memoryBytes(readFileSync(path), path));
 
 /** The only unit of a text. @throws Error telling what is wrong with it */
 export function specOf(text: string, file: string): Spec {
@@ -98,7 +100,7 @@ async function expectedIds(spec: LayerSpec, set: TensorSet, tokens: number, toke
 
 export async function openLayerCase(c: LayerCase): Promise<OpenLayerCase> {
   const spec = layerOf(c.text, `${c.file}.moe`);
-  const weights = await openPath(join(GOLDEN, `${c.file}.safetensors`));
+  const weights = await openFile(join(GOLDEN, `${c.file}.safetensors`));
   const x = await readF32(weights, 'x');
   const tokens = x.length / spec.hidden;
   const tokenIds = has(weights, 'token_ids') ? await readI32(weights, 'token_ids') : undefined;
@@ -137,9 +139,8 @@ export async function openModelCase(name: string): Promise<OpenModelCase> {
   const { text } = initFromConfig(config);
   const spec = specOf(text, `${name}.moe`);
   if (spec.kind !== 'model') throw new Error(`init of ${name} declares no model`);
-  const expected = await openPath(join(directory, 'expected.safetensors'));
+  const expected = await openFile(join(directory, 'expected.safetensors'));
   const ids = await readI32(expected, 'input_ids');
   const logits = await readF64(expected, 'logits');
-  await expected.close();
-  return { spec, weights: await openPath(join(directory, 'model.safetensors')), ids, logits };
+  return { spec, weights: await openFile(join(directory, 'model.safetensors')), ids, logits };
 }

@@ -4,6 +4,8 @@ import { type Deviation, deviation } from '../../src/runtime/core/metrics.ts';
 import { type Bench, type LayerOutcome, REFERENCE } from './benches.ts';
 import { LAYER_CASES, MODEL_CASES, firstRows, openLayerCase, openModelCase } from './cases.ts';
 
+/** A software adapter on a busy machine takes its time to compile. */
+const TIMEOUT = 300_000;
 /** Calls of the decode form; 1 token, some, and the most. */
 const DECODE_TOKENS = [1, 3, 8];
 
@@ -28,6 +30,15 @@ export function expectOutcome(actual: LayerOutcome, expected: LayerOutcome, rows
   expect(actual.faults).toBe(expected.faults);
 }
 
+/** Gives the device back whatever happens. */
+async function closing<R extends { close(): Promise<void> }>(running: R, use: (running: R) => Promise<void>): Promise<void> {
+  try {
+    await use(running);
+  } finally {
+    await running.close();
+  }
+}
+
 const argmax = (row: ArrayLike<number>): number => {
   let best = 0;
   for (let i = 1; i < row.length; i++) if ((row[i] ?? NaN) > (row[best] ?? NaN)) best = i;
@@ -36,10 +47,10 @@ const argmax = (row: ArrayLike<number>): number => {
 
 export function layerSuite(bench: Bench): void {
   describe(`golden layers on ${bench.name}`, () => {
-    it.each(LAYER_CASES.map((c) => [c.name, c] as const))('%s', async (_name, c) => {
+    it.each(LAYER_CASES.map((c) => [c.name, c] as const))('%s', { timeout: TIMEOUT }, async (_name, c) => {
       const { spec, weights, tokens, input, y, ids, routeWeights } = await openLayerCase(c);
-      const layer = await bench.layer(spec, weights);
       const reference = await REFERENCE.layer(spec, weights);
+      await closing(await bench.layer(spec, weights), async (layer) => {
       const actual = await layer.run(input);
       expect(actual.ids).toEqual(ids);
       expectWithin(actual.y, y, tokens, bench.gate);
@@ -56,8 +67,7 @@ export function layerSuite(bench: Bench): void {
         expectOutcome(await layer.run(part), await reference.run(part), count, bench);
       }
       expect(await layer.run(input)).toEqual(actual);
-      await layer.close();
-      await weights.close();
+      });
     });
   });
 }
@@ -65,10 +75,10 @@ export function layerSuite(bench: Bench): void {
 /** @param generating models that also write some tokens of their own */
 export function modelSuite(bench: Bench, generating: readonly string[]): void {
   describe(`golden models on ${bench.name}`, () => {
-    it.each(MODEL_CASES)('%s', async (name) => {
+    it.each(MODEL_CASES)('%s', { timeout: TIMEOUT }, async (name) => {
       const { spec, weights, ids, logits } = await openModelCase(name);
-      const model = await bench.model(spec, weights);
       const T = ids.length;
+      await closing(await bench.model(spec, weights), async (model) => {
       const whole = await model.forward(ids, [T]);
       expectWithin(whole, logits, T, bench.gate);
       // Through the cache: prefill and single tokens, two decode calls, and a prefill on top of a decode.
@@ -83,7 +93,7 @@ export function modelSuite(bench: Bench, generating: readonly string[]): void {
         }
         expect(sequence.length).toBe(T + 5);
       }
-      await model.close();
+      });
     });
   });
 }
