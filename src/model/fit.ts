@@ -46,12 +46,17 @@ function tensorsOf(spec: Spec, limits: FitLimits): FitTensor[] {
   const limit = Math.min(limits.maxBindingBytes, limits.maxBufferBytes);
   const size = STORAGE_BYTES[spec.dtype];
   return weightGroups(spec).flatMap((group) =>
-    group.tensors.map((t) => {
+    group.tensors.flatMap((t) => {
       const bytes = elements(t) * size;
-      const unitBytes = bytes / (t.shape[0] ?? 1);
-      // Storage bindings start and end at multiples of whole rows, so a segment holds a whole number of units.
-      const perSegment = Math.max(1, Math.floor(limit / unitBytes));
-      return { name: t.name, bytes, unitBytes, segments: Math.ceil((t.shape[0] ?? 1) / perSegment), count: copies(group) };
+      const whole = { name: t.name, bytes, unitBytes: bytes / (t.shape[0] ?? 1), count: copies(group) };
+      // Gate and up of one expert together may be too large: the compiler then keeps them apart.
+      const halves = t.name.endsWith('gate_up') && whole.unitBytes > limit;
+      const tensors = halves ? ['gate', 'up'].map((n) => ({ ...whole, name: t.name.replace('gate_up', n), bytes: bytes / 2, unitBytes: whole.unitBytes / 2 })) : [whole];
+      return tensors.map((x) => {
+        // Storage bindings start and end at multiples of whole rows, so a segment holds a whole number of units.
+        const perSegment = Math.max(1, Math.floor(limit / x.unitBytes));
+        return { ...x, segments: Math.ceil((t.shape[0] ?? 1) / perSegment) };
+      });
     }),
   );
 }

@@ -32,9 +32,14 @@ describe('fit', () => {
     expect(fit(layer, limits(17_000), 8).advice.join()).toContain('dtype f16');
   });
   it('a single expert that is too large cannot be helped', () => {
-    const r = fit(layer, limits(4000), 8);
+    const r = fit(layer, limits(2000), 8);
     expect(r.verdict).toBe('too-large');
-    expect(r.reasons[0]).toContain('experts.gate_up');
+    expect(r.reasons[0]).toContain('experts.gate');
+  });
+  it('gate and up of an expert are kept apart where only together they are too large', () => {
+    const r = fit(layer, limits(4000), 8);
+    expect(r.verdict).toBe('split');
+    expect(r.split.map((t) => t.name)).toContain('experts.up');
   });
   it('half the storage needs half the bytes', () => {
     const half = fit(specOf(moe('experts 8 of swiglu 16 active 2 shared 1', 'hidden 32 dtype bf16')), limits(1 << 20), 64);
