@@ -22,7 +22,7 @@ export interface Runner {
   dispose(): Promise<void>;
 }
 
-const shapeOf = (m: Manifest['model']): InputShape => ({ kind: m.kind, hidden: m.hidden, needsTokenIds: m.needsTokenIds });
+const shapeOf = (m: Manifest['model']): InputShape => ({ kind: m.kind, hidden: m.hidden, needsTokenIds: m.needsTokenIds, vocab: m.vocab });
 
 function modelRunner(model: Model, m: Manifest['model']): Runner {
   return {

@@ -25,22 +25,26 @@ export interface InputShape {
   readonly kind: Spec['kind'];
   readonly hidden: number;
   readonly needsTokenIds: boolean;
+  /** Ids run from 0 to `vocab` − 1, where that is known. */
+  readonly vocab: number | null;
 }
 
-async function tokenIds(set: TensorSet, name: string, count: number | undefined): Promise<Int32Array> {
+async function tokenIds(set: TensorSet, name: string, vocab: number | null, count?: number): Promise<Int32Array> {
   const info = set.info(name);
   if (info === undefined) {
     throw bad(`${set.label} has no tensor ${JSON.stringify(name)}; it holds ${[...set.names()].map((n) => JSON.stringify(n)).join(', ') || 'nothing'}`);
   }
   const ids = await readI32(set, name);
   if (count !== undefined && ids.length !== count) throw bad(`${name} has ${ids.length} elements for ${count} tokens`);
+  const wrong = ids.findIndex((id) => id < 0 || (vocab !== null && id >= vocab));
+  if (wrong >= 0) throw bad(`${name}: token id ${ids[wrong]} at ${wrong} is not from 0 to ${vocab === null ? '2^31 − 1' : vocab - 1}`, 'encode the text with the tokenizer of this model');
   return ids;
 }
 
 export async function readInputs(set: TensorSet, shape: InputShape): Promise<RunInputs> {
   if (shape.kind === 'model') {
     const name = set.info('input_ids') === undefined && set.info('token_ids') !== undefined ? 'token_ids' : 'input_ids';
-    const ids = await tokenIds(set, name, undefined);
+    const ids = await tokenIds(set, name, shape.vocab);
     return { ids, x: undefined, tokens: ids.length, lead: [ids.length], seq: ids.length };
   }
   const info = set.info('x');
@@ -51,7 +55,7 @@ export async function readInputs(set: TensorSet, shape: InputShape): Promise<Run
   }
   const tokens = lead.reduce((a, b) => a * b, 1);
   const x = await readF32(set, 'x');
-  const ids = shape.needsTokenIds ? await tokenIds(set, set.info('token_ids') === undefined ? 'input_ids' : 'token_ids', tokens) : undefined;
+  const ids = shape.needsTokenIds ? await tokenIds(set, set.info('token_ids') === undefined ? 'input_ids' : 'token_ids', shape.vocab, tokens) : undefined;
   return { ids, x, tokens, lead, seq: lead.at(-1) ?? tokens };
 }
 

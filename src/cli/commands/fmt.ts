@@ -1,5 +1,5 @@
 /** `moec fmt [--check] FILE…` */
-import { renameSync, statSync, writeFileSync } from 'node:fs';
+import { realpathSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { renderText, toJson } from '../../diagnostics/render.ts';
 import { format } from '../../driver/text.ts';
 import { countErrors, EXIT, makeIo, type CommonOptions } from '../io.ts';
@@ -9,8 +9,9 @@ interface Options extends CommonOptions {
   readonly check?: boolean;
 }
 
-/** Replaces a file in one step, keeping its mode. */
-function replaceFile(file: string, text: string): void {
+/** Replaces a file, or what a link leads to, in one step, keeping its mode. */
+function replaceFile(path: string, text: string): void {
+  const file = realpathSync(path);
   const temporary = `${file}.tmp-${process.pid}`;
   writeFileSync(temporary, text, { mode: statSync(file).mode });
   renameSync(temporary, file);

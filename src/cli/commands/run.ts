@@ -10,7 +10,7 @@ import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.t
 import { loadSpec } from '../load-spec.ts';
 import { openPackage, openSpec, type Runner } from '../open-runner.ts';
 import { disabledPasses } from '../passes-option.ts';
-import { readInputs, resultTensor, type RunInputs, traceTensors, writeTensors } from '../run-io.ts';
+import { type InputShape, readInputs, resultTensor, type RunInputs, traceTensors, writeTensors } from '../run-io.ts';
 import { profileOf } from '../profiles.ts';
 
 interface Options extends CommonOptions {
@@ -35,10 +35,11 @@ function required(value: string | undefined, option: string): string {
   return value;
 }
 
-const inputShape = (spec: Spec): { kind: Spec['kind']; hidden: number; needsTokenIds: boolean } => ({
+const inputShape = (spec: Spec): InputShape => ({
   kind: spec.kind,
   hidden: spec.hidden,
   needsTokenIds: spec.kind === 'layer' && spec.ffn.kind === 'moe' && spec.ffn.router.select.kind === 'hash',
+  vocab: spec.vocab ?? null,
 });
 
 /** The f64 evaluator: the result is F64, the trace too. */
