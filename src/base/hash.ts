@@ -74,7 +74,8 @@ export function sameData(a: unknown, b: unknown): boolean {
   if (Array.isArray(a) || Array.isArray(b)) {
     return Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((x, i) => sameData(x, b[i]));
   }
-  const others = new Map(Object.entries(b).filter(([, v]) => v !== undefined));
-  const own = Object.entries(a).filter(([, v]) => v !== undefined);
-  return own.length === others.size && own.every(([k, v]) => others.has(k) && sameData(v, others.get(k)));
+  const x: Readonly<Record<string, unknown>> = { ...a };
+  const y: Readonly<Record<string, unknown>> = { ...b };
+  const defined = Object.keys(x).filter((k) => x[k] !== undefined);
+  return defined.every((k) => sameData(x[k], y[k])) && Object.keys(y).filter((k) => y[k] !== undefined).length === defined.length;
 }

@@ -2,6 +2,7 @@
  * Scratch by lifetime: values whose live ranges do not meet share a slot. A value lives from the step
  * that writes it to the last step that reads it, both included, so a step never writes what it reads.
  */
+import { sameData } from '../base/hash.ts';
 import { evalSize, size, type Size } from '../base/size.ts';
 import type { Elem } from '../ir/kernel/types.ts';
 import type { ScratchSlot } from './program.ts';
@@ -24,8 +25,6 @@ export interface SlotPlan {
 /** Sizes are compared at a typical call; the slot takes the larger of the two expressions. */
 const TYPICAL = { T: 512, past: 0, seq: 512, cap: 4096 } as const;
 
-const equal = (a: Size, b: Size): boolean => JSON.stringify(a) === JSON.stringify(b);
-
 /** Every value gets a slot; slots of the same element type are reused, best fit first. */
 export function assignSlots(values: readonly LiveValue[]): SlotPlan {
   const slots: { elem: Elem; size: Size; freeFrom: number }[] = [];
@@ -33,7 +32,7 @@ export function assignSlots(values: readonly LiveValue[]): SlotPlan {
   const ordered = [...values].sort((a, b) => a.first - b.first || b.last - a.last || (a.id < b.id ? -1 : 1));
   for (const value of ordered) {
     const want = evalSize(value.size, TYPICAL);
-    const misfit = (s: Size): number => (equal(s, value.size) ? -1 : Math.abs(evalSize(s, TYPICAL) - want));
+    const misfit = (s: Size): number => (sameData(s, value.size) ? -1 : Math.abs(evalSize(s, TYPICAL) - want));
     const free = slots
       .map((slot, index) => ({ slot, index }))
       .filter(({ slot }) => slot.elem === value.elem && slot.freeFrom <= value.first)
@@ -43,7 +42,7 @@ export function assignSlots(values: readonly LiveValue[]): SlotPlan {
       slots.push({ elem: value.elem, size: value.size, freeFrom: value.last + 1 });
     } else {
       slotOf.set(value.id, free.index);
-      if (!equal(free.slot.size, value.size)) free.slot.size = size('max', free.slot.size, value.size);
+      if (!sameData(free.slot.size, value.size)) free.slot.size = size('max', free.slot.size, value.size);
       free.slot.freeFrom = value.last + 1;
     }
   }

@@ -287,9 +287,9 @@ export class Footprints {
       });
     }
     const guards = x.guards.map((g) => points.values(g));
-    const touched = (p: number): boolean => guards.every((g) => g[p] !== 0);
-    const surely = (p: number): boolean => guards.every((g) => g[p] === 1);
-    return { owners: ownersOf(cells, points.threads, touched), certain: ownersOf(cells, points.threads, surely) };
+    const owners = ownersOf(cells, points.threads, (p) => guards.every((g) => g[p] !== 0));
+    if (!guards.some((g) => g.some(Number.isNaN))) return { owners, certain: owners };
+    return { owners, certain: ownersOf(cells, points.threads, (p) => guards.every((g) => g[p] === 1)) };
   }
 }
 

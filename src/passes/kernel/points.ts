@@ -73,9 +73,9 @@ export class Points {
         iteration.push(i);
       }
     });
-    const spread = (c: Column): Column => Float64Array.from(origin, (p) => c[p] ?? NaN);
+    const spread = (c: Column): Column => new Float64Array(origin.map((p) => c[p] ?? NaN));
     const loops = new Map([...this.#loops].map(([name, c]) => [name, spread(c)] as const));
-    return new Points(spread(this.threads), this.#definitions, loops.set(loop.name, Float64Array.from(iteration)));
+    return new Points(spread(this.threads), this.#definitions, loops.set(loop.name, new Float64Array(iteration)));
   }
 
   values(e: Expr): Column {

@@ -15,6 +15,8 @@ export interface Ranges {
   readonly block: number;
   /** Of variables that never change while in scope. */
   readonly variables: ReadonlyMap<string, Range>;
+  /** Values of variables that have one value only. */
+  readonly constants: ReadonlyMap<string, Expr>;
 }
 
 function ofBuiltin(id: Builtin, block: number): Range {

@@ -10,6 +10,7 @@ import type { Ranges } from './range.ts';
 
 /** Simplifies bottom-up until nothing changes. */
 export function simplifyExpr(e: Expr, r: Ranges): Expr {
+  if (e.k === 'var') return r.constants.get(e.name) ?? e;
   let x = mapOperands(e, (a) => simplifyExpr(a, r));
   // Each rule makes the node smaller or moves a constant to the right, so this ends.
   for (let next = rewrite(x, r); next !== x; next = rewrite(x, r)) x = mapOperands(next, (a) => simplifyExpr(a, r));

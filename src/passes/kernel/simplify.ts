@@ -4,7 +4,7 @@
  */
 import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Kernel, Stmt } from '../../ir/kernel/types.ts';
-import { mapExprsOf, mapStmts, substitute, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
+import { mapExprsOf, mapStmts, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
 import { rangeOf } from './range.ts';
 import type { Range, Ranges } from './range.ts';
 import { simplifyExpr } from './simplify-expr.ts';
@@ -22,7 +22,7 @@ class Simplifier {
   readonly #ranges: Ranges;
 
   constructor(block: number) {
-    this.#ranges = { block, variables: this.#variables };
+    this.#ranges = { block, variables: this.#variables, constants: this.#constants };
   }
 
   body(stmts: readonly Stmt[]): readonly Stmt[] {
@@ -30,7 +30,7 @@ class Simplifier {
   }
 
   #expr(e: Expr): Expr {
-    return simplifyExpr(substitute(e, this.#constants), this.#ranges);
+    return simplifyExpr(e, this.#ranges);
   }
 
   #stmt(s: Stmt): readonly Stmt[] {

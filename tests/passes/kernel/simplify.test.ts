@@ -10,7 +10,7 @@ import { global, kernel } from '../../ir/kernel/samples.ts';
 
 const BLOCK = 12;
 const x = b.variable('x');
-const ranges = { block: BLOCK, variables: new Map([['small', { lo: 2, hi: 9 }]]) };
+const ranges = { block: BLOCK, variables: new Map([['small', { lo: 2, hi: 9 }]]), constants: new Map() };
 const small = b.variable('small');
 const t = b.thread;
 const say = (e: Expr): string => printExpr(simplifyExpr(e, ranges));
