@@ -1,0 +1,110 @@
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { CommandError } from '../../src/cli/io.ts';
+import { writePackage } from '../../src/cli/write-package.ts';
+
+let dir = '';
+let out = '';
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'moec-write-'));
+  out = join(dir, 'pkg');
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+const files = (text: string, more: readonly string[] = []): Map<string, string | Uint8Array> => {
+  const all = new Map<string, string | Uint8Array>([['index.js', text], ['kernels/k.wgsl', text], ['golden.bin', Uint8Array.of(1, 2)], ...more.map((m): [string, string] => [m, text])]);
+  const manifest = JSON.stringify({ generator: 'moec 0.1.0', files: Object.fromEntries([...all.keys()].map((k) => [k, 'digest'])) });
+  return all.set('manifest.json', manifest).set('manifest.js', text);
+};
+const read = (root: string): Record<string, string> =>
+  Object.fromEntries((readdirSync(root, { recursive: true, withFileTypes: true })).filter((e) => e.isFile()).map((e) => {
+    const path = join(e.parentPath, e.name);
+    return [path.slice(root.length + 1), readFileSync(path, 'latin1')];
+  }));
+const wanted = (f: ReadonlyMap<string, string | Uint8Array>): Record<string, string> =>
+  Object.fromEntries([...f].map(([k, v]) => [k, typeof v === 'string' ? v : Buffer.from(v).toString('latin1')]));
+const clean = (): void => expect(readdirSync(dir).filter((f) => f.startsWith('.'))).toEqual([]);
+
+describe('writing a package', () => {
+  it('makes the directory, and replaces an earlier package as a whole', () => {
+    writePackage(join(dir, 'deep/er/pkg'), files('0'));
+    expect(read(join(dir, 'deep/er/pkg'))).toEqual(wanted(files('0')));
+    writePackage(out, files('1', ['old.txt']));
+    writePackage(out, files('2'));
+    expect(read(out)).toEqual(wanted(files('2')));
+    mkdirSync(join(dir, 'empty'));
+    writePackage(join(dir, 'empty'), files('3'));
+    expect(read(join(dir, 'empty'))).toEqual(wanted(files('3')));
+    clean();
+  });
+
+  it('touches nothing that is not ours', () => {
+    mkdirSync(out);
+    writeFileSync(join(out, 'thesis.txt'), 'years');
+    expect(() => writePackage(out, files('1'))).toThrow(CommandError);
+    writeFileSync(join(out, 'manifest.json'), '{"generator":"other","files":{}}');
+    expect(() => writePackage(out, files('1'))).toThrow(/no package of moec/);
+    const ours = join(dir, 'ours');
+    writePackage(ours, files('1'));
+    writeFileSync(join(ours, 'notes.txt'), 'mine');
+    expect(() => writePackage(ours, files('2'))).toThrow(/notes\.txt/);
+    expect(readFileSync(join(ours, 'index.js'), 'utf8')).toBe('1');
+    symlinkSync(ours, join(dir, 'link'));
+    expect(() => writePackage(join(dir, 'link'), files('2'))).toThrow(/symbolic link/);
+    writeFileSync(join(dir, 'file'), '');
+    expect(() => writePackage(join(dir, 'file'), files('2'))).toThrow(/not a directory/);
+    expect(() => writePackage(process.cwd(), files('2'))).toThrow(/directory you are in/);
+    expect(() => writePackage('/', files('2'))).toThrow(CommandError);
+    expect(read(out)['thesis.txt']).toBe('years');
+    clean();
+  });
+
+  it('takes no path that leaves the directory', () => {
+    for (const bad of ['../x', '/x', 'a/../../x', '', 'a//b', './x', '.hidden', 'a\\b', 'a\0b']) {
+      expect(() => writePackage(out, new Map([[bad, 'x']])), bad).toThrow(/cannot hold the path/);
+    }
+    expect(existsSync(out)).toBe(false);
+  });
+
+  it('leaves the old package or the new one, wherever it fails', () => {
+    const steps: string[] = [];
+    writePackage(out, files('old'));
+    writePackage(out, files('old'), { before: (s) => void steps.push(s) });
+    expect(steps.length).toBe(files('x').size + 3);
+    for (const failing of steps) {
+      const fail = (step: string): void => {
+        if (step === failing) throw new Error('ENOSPC');
+      };
+      expect(() => writePackage(out, files('new'), { before: fail }), failing).toThrow('ENOSPC');
+      expect(read(out), failing).toEqual(wanted(files(failing === 'remove old' ? 'new' : 'old')));
+      writePackage(out, files('old'));
+      clean();
+    }
+  });
+
+  it('repairs what a killed run left', () => {
+    writePackage(join(dir, '.pkg.old-1'), files('old'));
+    mkdirSync(join(dir, '.pkg.tmp-2'));
+    writeFileSync(join(dir, '.pkg.tmp-2/index.js'), 'half');
+    writeFileSync(join(dir, '.pkg.moec-lock'), '{"pid":999999999,"since":"then"}');
+    const stop = (step: string): void => {
+      if (step.startsWith('write')) throw new Error('stop');
+    };
+    expect(() => writePackage(out, files('new'), { before: stop })).toThrow('stop');
+    expect(read(out)).toEqual(wanted(files('old')));
+    clean();
+  });
+
+  it('yields to another process that is writing', () => {
+    writeFileSync(join(dir, '.pkg.moec-lock'), JSON.stringify({ pid: process.ppid, since: 'noon' }));
+    expect(() => writePackage(out, files('1'))).toThrow(new RegExp(`process ${process.ppid} .*noon`));
+    expect(existsSync(out)).toBe(false);
+    for (const stale of ['', '{', '[]', '{"pid":"x"}']) {
+      writeFileSync(join(dir, '.pkg.moec-lock'), stale);
+      writePackage(out, files('1'));
+      clean();
+    }
+  });
+});
