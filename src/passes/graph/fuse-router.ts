@@ -1,8 +1,8 @@
 /**
  * route(norm(x) · Wᵀ + b) = route {norm}(x, W, b), with the normalised rows and the shared experts' gate logit as results.
  * In three steps, each where it fits: the router's product, then the norm before it, then the product of the shared gate.
- * Legal where only the route reads the logits, the norm is one run per row, and the kernel binds no more buffers than the
- * target allows (the shared gate's row may join the router's matrix for that). Other readers of the normalised rows read the result `xn`.
+ * Legal where only the route reads the logits, one binding holds the router's matrix, the norm is one run per row, and the
+ * kernel binds no more buffers than the target allows (the shared gate's row may join the router's matrix for that). Other readers of the normalised rows read the result `xn`.
  * Saves the logits and, per step, a dispatch that reads every row again.
  */
 import { makeNode } from '../../ir/graph/build.ts';
@@ -12,7 +12,7 @@ import type { Graph, Node, NodeOf } from '../../ir/graph/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { definePass, type Pass } from '../pass.ts';
 import { joinParams, joinProblem } from './concat-params.ts';
-import { bindingProblem } from './limits.ts';
+import { bindingProblem, isSegmented } from './limits.ts';
 import { type Attempt, describe, maybe, rewriteAll, sameValue, type Scene, substitute } from './match.ts';
 
 type Route = NodeOf<'moe.route'>;
@@ -33,6 +33,8 @@ function fuseProduct(scene: Scene, route: Route, caps: Capabilities): Attempt {
   if (product === undefined || !isPlainProduct(product)) return { refused: 'its logits are not a plain product' };
   if (scene.uses(logits) !== 1) return { refused: `something else reads the logits %${logits.id}` };
   const { x, weight: gate, bias } = product.ins;
+  // The choice needs all logits of a token; a split product makes them in several steps.
+  if (isSegmented(gate, caps)) return { refused: `the weight of ${describe(product)} is split over several bindings` };
   const made = makeNode(
     freshFor(scene.graph),
     'moe.route',
@@ -94,6 +96,7 @@ function fuseSharedGate(scene: Scene, route: Route, caps: Capabilities): Attempt
   const problem = joinProblem(scene, gate, product.ins.weight);
   if (problem !== undefined) return { refused: `${what}: ${problem}` };
   const joined = joinParams(scene, scene.graph, gate, product.ins.weight);
+  if (isSegmented(joined.value, caps)) return { refused: `${what}: together the weights are larger than one binding` };
   const made = makeNode(freshFor(joined.graph), 'moe.route', { ...route.ins, gate: joined.value }, route.attrs, route.span, outs);
   const tooMany = bindingProblem(made, caps);
   if (tooMany !== undefined) return { refused: `${what}: ${tooMany}` };

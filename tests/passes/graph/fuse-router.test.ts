@@ -68,6 +68,15 @@ describe('fuse-router', () => {
     expect(refusals(passed)).toEqual([`something else reads the logits %${logits.id}`]);
   });
 
+  it('leaves a matrix alone that one binding cannot hold', () => {
+    const graph = graphOf(layer('t', 4, plain));
+    const caps = { ...WEBGPU_BASELINE, maxBindingBytes: 63 };
+    const passed = apply(graph, [fuseRouter], options({ caps }));
+    expect(opsOf(passed.graph)).toBe(opsOf(graph));
+    expect(refusals(passed)).toEqual(['the weight of linear %linear is split over several bindings']);
+    expect(opsOf(apply(graph, [fuseRouter], options({ caps: { ...caps, maxBindingBytes: 64 } })).graph)).toMatch(/^route /);
+  });
+
   it('refuses a scaled product', () => {
     const graph = graphOf(layer('t', 4, plain));
     const nodes = graph.nodes.map((n) => (n.op === 'linear' ? { ...n, attrs: { ...n.attrs, scale: 2 } } : n));
