@@ -82,6 +82,19 @@ describe('emitWgsl', () => {
     expect(out[0]).toBe((names.length * (names.length - 1)) / 2);
   });
 
+  it('hides the count of known loops from the driver, which would unroll them whole, and changes no result', async () => {
+    const y = write('y', 'u32');
+    const sum = b.for_('i', b.u32(2), b.u32(40), 1, (i) => [b.assign('s', b.add(b.variable('s'), i))]);
+    const short = b.for_('j', b.u32(0), b.u32(1), 1, (j) => [b.assign('s', b.add(b.variable('s'), j))]);
+    const k = kernel([y], [b.var_('s', b.u32(0)), sum, short, b.store(y, b.thread, b.variable('s'))]);
+    const text = emitWgsl(k);
+    expect(text).toContain('for (var i: u32 = 2u + (grid_size.z >> 16u); i < 40u; i += 1u)');
+    expect(text).toContain('for (var j: u32 = 0u; j < 1u; j += 1u)');
+    const out = new Uint32Array(8);
+    await runOnDawn(k, { grid: [1, 1, 1], memory: { y: out } });
+    expect(Array.from(out)).toEqual(Array(8).fill((2 + 39) * 19));
+  });
+
   it('refuses tile statements', () => {
     const tile = { name: 'acc', rows: 1, cols: 1, count: 1 };
     expect(() => emitWgsl(kernel([], [b.tileAlloc(tile)]))).toThrow(/tile\.alloc reached the printer/);
