@@ -52,8 +52,8 @@ function candidates(logits: Float32Array, top: number, temperature: number, topK
     p[i] = e;
     sum += e;
   }
-  // In a set that reaches topP no token can be rarer than this: spares sorting the long tail.
-  const least = topP < 1 ? ((1 - topP) / Math.max(1, n - 1)) * sum : 0;
+  // A token of the set is the likeliest of at most n that share more than 1 − topP: a rarer one spares being sorted.
+  const least = topP < 1 ? ((1 - topP) / n) * sum * (1 - 1e-9) : 0;
   let list: Candidate[] = [];
   p.forEach((value, id) => {
     if (value > 0 && value >= least) list.push({ id, p: value });
