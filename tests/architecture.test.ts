@@ -71,7 +71,7 @@ function edges(): Edge[] {
       const spec = d.getModuleSpecifierValue();
       return spec === undefined ? [] : [{ spec, typeOnly: d.isTypeOnly() }];
     });
-    const dynamic = [...file.getFullText().matchAll(/\bimport\(\s*'([^']+)'\s*\)/g)].map((m) => ({ spec: m[1] ?? '', typeOnly: false }));
+    const dynamic = [...file.getFullText().matchAll(/\bimport\(\s*'([^'$]+)'\s*\)/g)].map((m) => ({ spec: m[1] ?? '', typeOnly: false }));
     return [...imports, ...exports, ...dynamic].map(({ spec, typeOnly }) => ({
       from,
       to: spec.startsWith('.') ? relative(SRC, resolve(SRC, dirname(from), spec)) : spec,

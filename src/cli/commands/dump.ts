@@ -1,6 +1,6 @@
 /** `moec dump FILE --stage …` */
 import { stableJson } from '../../base/hash.ts';
-import { compileSpec, PASS_NAMES } from '../../driver/compile.ts';
+import { compileSpec } from '../../driver/compile.ts';
 import { printGraph, printKernel } from '../../driver/print.ts';
 import { graphsAt } from '../../driver/stages.ts';
 import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.ts';
@@ -18,9 +18,7 @@ const pretty = (value: unknown): string => JSON.stringify(value, null, 2);
 
 function dumpGraph(io: Io, options: Options, path: string): void {
   const { after, bucket } = options;
-  if (after !== undefined && after !== 'lower' && !PASS_NAMES.includes(after)) {
-    throw new CommandError(EXIT.usage, `there is no pass ${JSON.stringify(after)}`, { fix: `one of lower, ${PASS_NAMES.join(', ')}` });
-  }
+  if (after !== undefined) requirePass(after, ['lower']);
   const { spec } = loadSpec(io, path, options.unit);
   const graphs = graphsAt(spec, { bucket, after, disabled: disabledPasses() });
   if (io.json) io.emit(graphs);

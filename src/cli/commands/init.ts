@@ -1,5 +1,5 @@
 /** `moec init --from DIR|config.json` and `moec init --template NAME` */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { hasErrors, renderText, toJson } from '../../diagnostics/index.ts';
 import { initFromConfig, type InitResult, initTemplate, templateNames } from '../../driver/init/index.ts';
