@@ -131,7 +131,7 @@ export class FakeBackend implements Backend {
 
   dispose(): void {
     this.disposed++;
-    for (const b of [...this.live]) this.destroyBuffer(b);
+    for (const b of this.live) this.destroyBuffer(b);
   }
 }
 

@@ -76,7 +76,7 @@ describe('sampling', () => {
       const p = softmax(row, temperature).map((x, i) => (allowed.has(i) ? x : 0));
       const total = p.reduce((a, b) => a + b, 0);
       const sample = createSampler({ temperature, topK, topP, seed: 11 });
-      const counts = new Array<number>(5).fill(0);
+      const counts = [0, 0, 0, 0, 0];
       const n = 40_000;
       for (let i = 0; i < n; i++) {
         const id = sample(Float32Array.from(row));

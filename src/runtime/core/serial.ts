@@ -39,7 +39,7 @@ export class LossGuard {
   constructor(lost: Promise<Error>) {
     void lost.then((error) => {
       this.#error = error;
-      for (const reject of [...this.#waiting]) reject(error);
+      for (const reject of this.#waiting) reject(error);
       this.#waiting.clear();
     });
   }

@@ -311,7 +311,7 @@ export class WebGpuBackend implements Backend {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#device.removeEventListener('uncapturederror', this.#onError);
-    for (const b of [...this.#live]) this.destroyBuffer(b);
+    for (const b of this.#live) this.destroyBuffer(b);
     this.#staging = undefined;
     if (this.#owned) this.#device.destroy();
   }
