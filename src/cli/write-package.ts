@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import {
   closeSync, existsSync, fsyncSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { CommandError, EXIT } from './io.ts';
 
@@ -112,10 +113,21 @@ function writeFile(path: string, data: string | Uint8Array): void {
   const fd = openSync(path, 'wx', 0o644);
   try {
     for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
-    fsyncSync(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/** All at once: one by one, each would wait for the disk. */
+async function syncFiles(paths: readonly string[]): Promise<void> {
+  await Promise.all(paths.map(async (path) => {
+    const file = await open(path, 'r+');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }));
 }
 
 /** Leftovers of a run that was killed: an old package whose successor never came is put back, the rest removed. */
@@ -138,7 +150,7 @@ export interface Faults {
  * Puts `files` into `directory`, which is new, empty, or an earlier package.
  * @throws CommandError where the place is not ours to write, or the system's own error where writing fails: then nothing has changed
  */
-export function writePackage(directory: string, files: ReadonlyMap<string, string | Uint8Array>, faults: Faults = {}): void {
+export async function writePackage(directory: string, files: ReadonlyMap<string, string | Uint8Array>, faults: Faults = {}): Promise<void> {
   const before = faults.before ?? ((): void => undefined);
   for (const path of files.keys()) checkPath(path);
   const target = resolve(directory);
@@ -161,6 +173,8 @@ export function writePackage(directory: string, files: ReadonlyMap<string, strin
       before(`write ${path}`);
       writeFile(join(temporary, path), data);
     }
+    before('sync');
+    await syncFiles([...files.keys()].map((path) => join(temporary, path)));
     for (const d of directories) syncDirectory(d);
     if (exists) {
       before('move old');

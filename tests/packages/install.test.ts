@@ -37,7 +37,7 @@ beforeAll(async () => {
   const spec = MODEL_CASES['tiny_mixtral'];
   if (spec === undefined) throw new Error('no spec');
   dir = mkdtempSync(join(tmpdir(), 'moec-package-'));
-  writePackage(join(dir, 'pkg'), buildPackage(spec, {}, runtimeFiles()).files);
+  await writePackage(join(dir, 'pkg'), buildPackage(spec, {}, runtimeFiles()).files);
   const set = await openPath(join(GOLDEN, 'expected.safetensors'));
   ids = await readI32(set, 'input_ids');
   expected = await readF64(set, 'logits');
@@ -129,7 +129,7 @@ console.log(JSON.stringify({ ok: own.ok && again.ok, vectors: again.vectors.leng
   it('of a layer runs by its path', async () => {
     const spec = LAYER_CASES['mixtral_top2'];
     if (spec === undefined) throw new Error('no spec');
-    writePackage(join(dir, 'layer'), buildPackage(spec, {}, runtimeFiles()).files);
+    await writePackage(join(dir, 'layer'), buildPackage(spec, {}, runtimeFiles()).files);
     cpSync(join(consumer, 'package.json'), join(dir, 'package.json'));
     const weights = join(ROOT, 'tests/golden/mixtral_top2.safetensors');
     writeFileSync(

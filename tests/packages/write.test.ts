@@ -28,82 +28,82 @@ const wanted = (f: ReadonlyMap<string, string | Uint8Array>): Record<string, str
 const clean = (): void => expect(readdirSync(dir).filter((f) => f.startsWith('.'))).toEqual([]);
 
 describe('writing a package', () => {
-  it('makes the directory, and replaces an earlier package as a whole', () => {
-    writePackage(join(dir, 'deep/er/pkg'), files('0'));
+  it('makes the directory, and replaces an earlier package as a whole', async () => {
+    await writePackage(join(dir, 'deep/er/pkg'), files('0'));
     expect(read(join(dir, 'deep/er/pkg'))).toEqual(wanted(files('0')));
-    writePackage(out, files('1', ['old.txt']));
-    writePackage(out, files('2'));
+    await writePackage(out, files('1', ['old.txt']));
+    await writePackage(out, files('2'));
     expect(read(out)).toEqual(wanted(files('2')));
     mkdirSync(join(dir, 'empty'));
-    writePackage(join(dir, 'empty'), files('3'));
+    await writePackage(join(dir, 'empty'), files('3'));
     expect(read(join(dir, 'empty'))).toEqual(wanted(files('3')));
     clean();
   });
 
-  it('touches nothing that is not ours', () => {
+  it('touches nothing that is not ours', async () => {
     mkdirSync(out);
     writeFileSync(join(out, 'thesis.txt'), 'years');
-    expect(() => writePackage(out, files('1'))).toThrow(CommandError);
+    await expect(writePackage(out, files('1'))).rejects.toThrow(CommandError);
     writeFileSync(join(out, 'manifest.json'), '{"generator":"other","files":{}}');
-    expect(() => writePackage(out, files('1'))).toThrow(/no package of moec/);
+    await expect(writePackage(out, files('1'))).rejects.toThrow(/no package of moec/);
     const ours = join(dir, 'ours');
-    writePackage(ours, files('1'));
+    await writePackage(ours, files('1'));
     writeFileSync(join(ours, 'notes.txt'), 'mine');
-    expect(() => writePackage(ours, files('2'))).toThrow(/notes\.txt/);
+    await expect(writePackage(ours, files('2'))).rejects.toThrow(/notes\.txt/);
     expect(readFileSync(join(ours, 'index.js'), 'utf8')).toBe('1');
     symlinkSync(ours, join(dir, 'link'));
-    expect(() => writePackage(join(dir, 'link'), files('2'))).toThrow(/symbolic link/);
+    await expect(writePackage(join(dir, 'link'), files('2'))).rejects.toThrow(/symbolic link/);
     writeFileSync(join(dir, 'file'), '');
-    expect(() => writePackage(join(dir, 'file'), files('2'))).toThrow(/not a directory/);
-    expect(() => writePackage(process.cwd(), files('2'))).toThrow(/directory you are in/);
-    expect(() => writePackage('/', files('2'))).toThrow(CommandError);
+    await expect(writePackage(join(dir, 'file'), files('2'))).rejects.toThrow(/not a directory/);
+    await expect(writePackage(process.cwd(), files('2'))).rejects.toThrow(/directory you are in/);
+    await expect(writePackage('/', files('2'))).rejects.toThrow(CommandError);
     expect(read(out)['thesis.txt']).toBe('years');
     clean();
   });
 
-  it('takes no path that leaves the directory', () => {
+  it('takes no path that leaves the directory', async () => {
     for (const bad of ['../x', '/x', 'a/../../x', '', 'a//b', './x', '.hidden', 'a\\b', 'a\0b']) {
-      expect(() => writePackage(out, new Map([[bad, 'x']])), bad).toThrow(/cannot hold the path/);
+      await expect(writePackage(out, new Map([[bad, 'x']])), bad).rejects.toThrow(/cannot hold the path/);
     }
     expect(existsSync(out)).toBe(false);
   });
 
-  it('leaves the old package or the new one, wherever it fails', () => {
+  it('leaves the old package or the new one, wherever it fails', async () => {
     const steps: string[] = [];
-    writePackage(out, files('old'));
-    writePackage(out, files('old'), { before: (s) => void steps.push(s) });
-    expect(steps.length).toBe(files('x').size + 3);
+    await writePackage(out, files('old'));
+    await writePackage(out, files('old'), { before: (s) => void steps.push(s) });
+    expect(steps.length).toBe(files('x').size + 4);
     for (const failing of steps) {
       const fail = (step: string): void => {
         if (step === failing) throw new Error('ENOSPC');
       };
-      expect(() => writePackage(out, files('new'), { before: fail }), failing).toThrow('ENOSPC');
+      await expect(writePackage(out, files('new'), { before: fail }), failing).rejects.toThrow('ENOSPC');
       expect(read(out), failing).toEqual(wanted(files(failing === 'remove old' ? 'new' : 'old')));
-      writePackage(out, files('old'));
+      await writePackage(out, files('old'));
       clean();
     }
   });
 
-  it('repairs what a killed run left', () => {
-    writePackage(join(dir, '.pkg.old-1'), files('old'));
+  it('repairs what a killed run left', async () => {
+    await writePackage(join(dir, '.pkg.old-1'), files('old'));
     mkdirSync(join(dir, '.pkg.tmp-2'));
     writeFileSync(join(dir, '.pkg.tmp-2/index.js'), 'half');
     writeFileSync(join(dir, '.pkg.moec-lock'), '{"pid":999999999,"since":"then"}');
     const stop = (step: string): void => {
       if (step.startsWith('write')) throw new Error('stop');
     };
-    expect(() => writePackage(out, files('new'), { before: stop })).toThrow('stop');
+    await expect(writePackage(out, files('new'), { before: stop })).rejects.toThrow('stop');
     expect(read(out)).toEqual(wanted(files('old')));
     clean();
   });
 
-  it('yields to another process that is writing', () => {
+  it('yields to another process that is writing', async () => {
     writeFileSync(join(dir, '.pkg.moec-lock'), JSON.stringify({ pid: process.ppid, since: 'noon' }));
-    expect(() => writePackage(out, files('1'))).toThrow(new RegExp(`process ${process.ppid} .*noon`));
+    await expect(writePackage(out, files('1'))).rejects.toThrow(new RegExp(`process ${process.ppid} .*noon`));
     expect(existsSync(out)).toBe(false);
     for (const stale of ['', '{', '[]', '{"pid":"x"}']) {
       writeFileSync(join(dir, '.pkg.moec-lock'), stale);
-      writePackage(out, files('1'));
+      await writePackage(out, files('1'));
       clean();
     }
   });

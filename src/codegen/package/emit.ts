@@ -5,7 +5,7 @@
 import { sha256 } from '../../base/hash.ts';
 import type { Manifest } from '../../runtime/core/abi.ts';
 import { asciiJson, asciiOnly, base64, jsString, packageName } from './escape.ts';
-import { indexModule } from './index-module.ts';
+import { indexModule, moveDown } from './index-module.ts';
 import { readme } from './readme.ts';
 import { compileRuntime, transpile } from './transpile.ts';
 
@@ -91,13 +91,14 @@ export function emitPackage(input: PackageInput): PackageFiles {
   const { manifest, kernels, runtime, golden, twin } = input;
   const head = `// ${banner(manifest)}\n`;
   const hasTwin = twin !== undefined;
-  const index = transpile('index.ts', indexModule({ manifest, hasTwin, root: './' }));
+  const source = indexModule({ manifest, hasTwin });
+  const index = transpile('index.ts', source);
   const files = new Map<string, string | Uint8Array>([
     ['package.json', packageJson(manifest)],
     ['README.md', readme(manifest, hasTwin)],
     ['index.js', head + asciiOnly(index.js)],
     ['index.d.ts', head + asciiOnly(index.declarations)],
-    ['src/index.ts', head + indexModule({ manifest, hasTwin, root: '../' })],
+    ['src/index.ts', head + moveDown(source)],
     ['manifest.d.ts', `${head}import type { Manifest } from './runtime/core/abi.js';\nexport declare const manifest: Manifest;\n`],
     ['kernels/index.js', head + kernelsModule(kernels, 'kernels')],
     ['kernels/index.d.ts', `${head}export declare const kernels: ReadonlyMap<string, string>;\n`],

@@ -1,5 +1,5 @@
 /** The package's own module: binds the manifest and the kernels to the runtime, and types them for this model. */
-import { type OptionalKind, type JSDocStructure, Project, VariableDeclarationKind } from 'ts-morph';
+import { IndentationText, type JSDocStructure, type OptionalKind, Project, QuoteKind, VariableDeclarationKind } from 'ts-morph';
 import type { Manifest } from '../../runtime/core/abi.ts';
 import { jsString } from './escape.ts';
 
@@ -20,8 +20,6 @@ const ERRORS = [
 export interface IndexModuleInput {
   readonly manifest: Manifest;
   readonly hasTwin: boolean;
-  /** Path from the module to the package's root: `./` or `../`. */
-  readonly root: './' | '../';
 }
 
 const doc = (description: string): OptionalKind<JSDocStructure>[] => [{ description: `\n${description}` }];
@@ -42,32 +40,36 @@ function infoLiteral({ model }: Manifest): string {
   return `{\n${members.map(([k, v]) => `  ${k}: ${v},`).join('\n')}\n} as const`;
 }
 
-/** TypeScript text. Everything a user wrote stands in it as a string literal. */
-export function indexModule({ manifest, hasTwin, root }: IndexModuleInput): string {
-  const project = new Project({ useInMemoryFileSystem: true, skipLoadingLibFiles: true });
+/** TypeScript text of a module at the root of the package. Everything a user wrote stands in it as a string literal. */
+export function indexModule({ manifest, hasTwin }: IndexModuleInput): string {
+  const project = new Project({
+    useInMemoryFileSystem: true,
+    skipLoadingLibFiles: true,
+    manipulationSettings: { indentationText: IndentationText.TwoSpaces, quoteKind: QuoteKind.Single },
+  });
   const file = project.createSourceFile('index.ts');
   const isModel = manifest.model.kind === 'model';
   const what = isModel ? 'Model' : 'Layer';
   const loader = isModel ? 'loadModel' : 'loadLayer';
   file.addImportDeclarations([
-    { moduleSpecifier: `${root}kernels/index.js`, namedImports: ['kernels'] },
-    { moduleSpecifier: `${root}manifest.js`, namedImports: ['manifest'] },
-    { moduleSpecifier: `${root}runtime/core/model.js`, namedImports: [what], isTypeOnly: true },
-    { moduleSpecifier: `${root}runtime/core/verify.js`, namedImports: ['VerifyReport'], isTypeOnly: true },
-    { moduleSpecifier: `${root}runtime/webgpu/load.js`, namedImports: ['DeviceOptions', 'LoadOptions', 'PackageParts'], isTypeOnly: true },
-    { moduleSpecifier: `${root}runtime/webgpu/load.js`, namedImports: [loader, 'verifyPackage'] },
+    { moduleSpecifier: './kernels/index.js', namedImports: ['kernels'] },
+    { moduleSpecifier: './manifest.js', namedImports: ['manifest'] },
+    { moduleSpecifier: './runtime/core/model.js', namedImports: [what], isTypeOnly: true },
+    { moduleSpecifier: './runtime/core/verify.js', namedImports: ['VerifyReport'], isTypeOnly: true },
+    { moduleSpecifier: './runtime/webgpu/load.js', namedImports: ['DeviceOptions', 'LoadOptions', 'PackageParts'], isTypeOnly: true },
+    { moduleSpecifier: './runtime/webgpu/load.js', namedImports: [loader, 'verifyPackage'] },
   ]);
-  file.addExportDeclaration({ moduleSpecifier: `${root}manifest.js`, namedExports: ['manifest'] });
-  file.addExportDeclaration({ moduleSpecifier: `${root}runtime/core/errors.js`, namedExports: ERRORS });
-  for (const [path, names] of TYPES) file.addExportDeclaration({ moduleSpecifier: `${root}runtime/${path}`, namedExports: [...names], isTypeOnly: true });
+  file.addExportDeclaration({ moduleSpecifier: './manifest.js', namedExports: ['manifest'] });
+  file.addExportDeclaration({ moduleSpecifier: './runtime/core/errors.js', namedExports: ERRORS });
+  for (const [path, names] of TYPES) file.addExportDeclaration({ moduleSpecifier: `./runtime/${path}`, namedExports: [...names], isTypeOnly: true });
 
-  const twin = hasTwin ? `\n  twin: async () => (await import('${root}golden/twin.js')).twin,` : '';
+  const twin = hasTwin ? `\n  twin: async () => (await import('./golden/twin.js')).twin,` : '';
   file.addVariableStatement({
     declarationKind: VariableDeclarationKind.Const,
     declarations: [{
       name: 'parts',
       type: 'PackageParts',
-      initializer: `{\n  manifest,\n  kernels,\n  golden: async () => (await import('${root}golden/data.js')).golden(),${twin}\n}`,
+      initializer: `{\n  manifest,\n  kernels,\n  golden: async () => (await import('./golden/data.js')).golden(),${twin}\n}`,
     }],
   });
   file.addVariableStatement({
@@ -95,6 +97,8 @@ export function indexModule({ manifest, hasTwin, root }: IndexModuleInput): stri
     returnType: 'Promise<VerifyReport>',
     statements: ['return verifyPackage(parts, options);'],
   });
-  file.formatText({ indentSize: 2 });
   return file.getFullText();
 }
+
+/** The same module one directory further down. */
+export const moveDown = (module: string): string => module.replace(/(\bfrom |\bimport\()'\.\//g, "$1'../");
