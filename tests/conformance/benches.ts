@@ -138,7 +138,13 @@ const disposing = <R extends { close(): Promise<void> }>(running: R, backend: Ba
   },
 });
 
-function deviceBench(name: string, gate: Deviation, weightGate: number, open: (compiled: Compiled) => Promise<Backend>, options: CompileOptions): Bench {
+function deviceBench(
+  name: string,
+  gate: Deviation,
+  weightGate: number,
+  open: (compiled: Compiled) => Promise<Backend>,
+  options: CompileOptions,
+): Bench {
   const start = async (spec: Spec, weights: TensorSet): Promise<{ session: Session; backend: Backend }> => {
     const compiled = compileSpec(spec, options);
     const backend = await open(compiled);
@@ -165,7 +171,13 @@ export const INTERPRETER_GATE: Deviation = { nmse: 1e-11, rowNmse: 1e-10 };
 export const DAWN_GATE: Deviation = { nmse: 1e-9, rowNmse: 1e-8 };
 
 export const interpreterBench = (run: InterpreterOptions, options: CompileOptions = {}): Bench =>
-  deviceBench(`the interpreter, ${run.variant} kernels`, INTERPRETER_GATE, 1e-6, (c) => Promise.resolve(new InterpreterBackend(c, run)), options);
+  deviceBench(
+    `the interpreter, ${run.variant} kernels`,
+    INTERPRETER_GATE,
+    1e-6,
+    (c) => Promise.resolve(new InterpreterBackend(c, run)),
+    options,
+  );
 
 /** A backend on the one device that all cases of a process share. */
 export async function dawnBackend(compiled: Compiled): Promise<Backend> {

@@ -17,7 +17,8 @@ export function specOf(text: string, file: string): Spec {
   const { specs, diagnostics } = readSpecs(text, file);
   const [spec] = specs;
   const errors = diagnostics.filter((d) => d.severity === 'error');
-  if (errors.length > 0 || spec === undefined) throw new Error(`${file}: ${errors.map((d) => `${d.code} ${d.message}`).join('; ')}\n${text}`);
+  if (errors.length > 0 || spec === undefined)
+    throw new Error(`${file}: ${errors.map((d) => `${d.code} ${d.message}`).join('; ')}\n${text}`);
   return spec;
 }
 
@@ -58,7 +59,9 @@ export interface OpenLayerCase {
 }
 
 const textOf = (name: string): string => readFileSync(join(TESTS, 'golden-specs', `${name}.moe`), 'utf8');
-const names = readdirSync(join(TESTS, 'golden-specs')).map((f) => f.replace(/\.moe$/, '')).sort();
+const names = readdirSync(join(TESTS, 'golden-specs'))
+  .map((f) => f.replace(/\.moe$/, ''))
+  .sort();
 
 /** Every layer file, and the hash layer a second time with its other table. */
 export const LAYER_CASES: readonly LayerCase[] = [
@@ -119,7 +122,10 @@ export async function openLayerCase(c: LayerCase): Promise<OpenLayerCase> {
 export function firstRows({ x, tokenIds }: LayerInput, hidden: number, tokens: number): LayerInput {
   const have = x.length / hidden;
   const rows = Float32Array.from({ length: tokens * hidden }, (_, i) => x[i % x.length] ?? NaN);
-  return { x: rows, ...(tokenIds === undefined ? {} : { tokenIds: Int32Array.from({ length: tokens }, (_, t) => tokenIds[t % have] ?? 0) }) };
+  return {
+    x: rows,
+    ...(tokenIds === undefined ? {} : { tokenIds: Int32Array.from({ length: tokens }, (_, t) => tokenIds[t % have] ?? 0) }),
+  };
 }
 
 export const MODEL_CASES: readonly string[] = readdirSync(join(GOLDEN, 'models')).sort();

@@ -26,9 +26,12 @@ const TOKENS = [3, 9];
 
 /** With what the golden layers lack: norms, residuals, odd widths, storage of 16 bits. */
 const MORE: readonly string[] = [
-  'layer normed { hidden 30  norm rms 1e-6  residual  moe { experts 9 of swiglu 14  active 3  shared 1 gated  router softmax top-k } }',
-  'layer mixed { hidden 33  norm layer 1e-5 bias  residual  moe { experts 5 of mlp gelu 7 bias  active 2  shared 1 of swiglu 5  router sigmoid selection-bias top-k } }',
-  'layer small { hidden 24  dtype bf16  residual  moe { experts 7 of geglu 11 bias  active 3  shared 2  router softmax top-k weights on input } }',
+  `layer normed { hidden 30  norm rms 1e-6  residual
+    moe { experts 9 of swiglu 14  active 3  shared 1 gated  router softmax top-k } }`,
+  `layer mixed { hidden 33  norm layer 1e-5 bias  residual
+    moe { experts 5 of mlp gelu 7 bias  active 2  shared 1 of swiglu 5  router sigmoid selection-bias top-k } }`,
+  `layer small { hidden 24  dtype bf16  residual
+    moe { experts 7 of geglu 11 bias  active 3  shared 2  router softmax top-k weights on input } }`,
 ];
 const SPECS: readonly LayerSpec[] = [...LAYER_CASES.map((c) => layerOf(c.text, c.name)), ...MORE.map((text) => layerOf(text, 'more'))];
 
@@ -46,7 +49,8 @@ async function outcomes(compiled: Compiled, backend: Backend): Promise<LayerOutc
   return all;
 }
 
-const interpreted = (compiled: Compiled): Promise<LayerOutcome[]> => outcomes(compiled, new InterpreterBackend(compiled, { variant: 'portable' }));
+const interpreted = (compiled: Compiled): Promise<LayerOutcome[]> =>
+  outcomes(compiled, new InterpreterBackend(compiled, { variant: 'portable' }));
 
 function expectClose(actual: readonly LayerOutcome[], expected: readonly LayerOutcome[], gate: typeof DAWN_GATE): void {
   actual.forEach((a, i) => {
@@ -85,16 +89,23 @@ describe('without a pass, in the interpreter', () => {
 
 describe('without any fusion, on the device', () => {
   const chosen = ['deepseek_v3_sigmoid_bias_group', 'gshard_top2_cap4_norm_after_drop', 'normed'];
-  it.each(SPECS.filter((s) => chosen.includes(s.name)).map((s) => [s.name, s] as const))('%s', { timeout: 300_000 }, async (_name, spec) => {
-    const compiled = compileSpec(spec);
-    const unfused = compileSpec(spec, disabled(FUSION_PASSES));
-    expectClose(await outcomes(unfused, await dawnBackend(unfused)), await outcomes(compiled, await dawnBackend(compiled)), DAWN_GATE);
-  });
+  it.each(SPECS.filter((s) => chosen.includes(s.name)).map((s) => [s.name, s] as const))(
+    '%s',
+    { timeout: 300_000 },
+    async (_name, spec) => {
+      const compiled = compileSpec(spec);
+      const unfused = compileSpec(spec, disabled(FUSION_PASSES));
+      expectClose(await outcomes(unfused, await dawnBackend(unfused)), await outcomes(compiled, await dawnBackend(compiled)), DAWN_GATE);
+    },
+  );
 });
 
 function countDispatches({ manifest }: Compiled, tokens: number): number {
   const env = { T: tokens, past: 0, seq: tokens, cap: tokens };
-  return manifest.sections.reduce((n, s) => n + bucketFor(s, tokens).bucket.steps.filter((st) => st.grid.every((g) => evalSize(g, env) > 0)).length, 0);
+  return manifest.sections.reduce(
+    (n, s) => n + bucketFor(s, tokens).bucket.steps.filter((st) => st.grid.every((g) => evalSize(g, env) > 0)).length,
+    0,
+  );
 }
 
 describe('dispatches', () => {

@@ -51,22 +51,27 @@ export function layerSuite(bench: Bench): void {
       const { spec, weights, tokens, input, y, ids, routeWeights } = await openLayerCase(c);
       const reference = await REFERENCE.layer(spec, weights);
       await closing(await bench.layer(spec, weights), async (layer) => {
-      const actual = await layer.run(input);
-      expect(actual.ids).toEqual(ids);
-      expectWithin(actual.y, y, tokens, bench.gate);
-      const largest = Math.max(1, ...Array.from(routeWeights ?? [], Math.abs));
-      if (routeWeights !== undefined) expectWeights(actual.routeWeights, routeWeights, bench.weightGate * largest);
-      expect(actual.faults).toBe(0);
-      // Two equal calls give equal bits, whatever ran between them.
-      const none = await layer.run({ x: new Float32Array(0), ...(input.tokenIds && { tokenIds: new Int32Array(0) }) });
-      expect(none).toEqual({ y: actual.y.subarray(0, 0), ids: new Int32Array(0), routeWeights: actual.routeWeights.subarray(0, 0), faults: 0 });
-      // Both forms: the other one than the file's own call, too.
-      const counts = [...DECODE_TOKENS, ...(tokens > 8 ? [] : [2 * tokens])];
-      for (const count of bench === REFERENCE ? [] : counts) {
-        const part = firstRows(input, spec.hidden, count);
-        expectOutcome(await layer.run(part), await reference.run(part), count, bench);
-      }
-      expect(await layer.run(input)).toEqual(actual);
+        const actual = await layer.run(input);
+        expect(actual.ids).toEqual(ids);
+        expectWithin(actual.y, y, tokens, bench.gate);
+        const largest = Math.max(1, ...Array.from(routeWeights ?? [], Math.abs));
+        if (routeWeights !== undefined) expectWeights(actual.routeWeights, routeWeights, bench.weightGate * largest);
+        expect(actual.faults).toBe(0);
+        // Two equal calls give equal bits, whatever ran between them.
+        const none = await layer.run({ x: new Float32Array(0), ...(input.tokenIds && { tokenIds: new Int32Array(0) }) });
+        expect(none).toEqual({
+          y: actual.y.subarray(0, 0),
+          ids: new Int32Array(0),
+          routeWeights: actual.routeWeights.subarray(0, 0),
+          faults: 0,
+        });
+        // Both forms: the other one than the file's own call, too.
+        const counts = [...DECODE_TOKENS, ...(tokens > 8 ? [] : [2 * tokens])];
+        for (const count of bench === REFERENCE ? [] : counts) {
+          const part = firstRows(input, spec.hidden, count);
+          expectOutcome(await layer.run(part), await reference.run(part), count, bench);
+        }
+        expect(await layer.run(input)).toEqual(actual);
       });
     });
   });
@@ -79,20 +84,25 @@ export function modelSuite(bench: Bench, generating: readonly string[]): void {
       const { spec, weights, ids, logits } = await openModelCase(name);
       const T = ids.length;
       await closing(await bench.model(spec, weights), async (model) => {
-      const whole = await model.forward(ids, [T]);
-      expectWithin(whole, logits, T, bench.gate);
-      // Through the cache: prefill and single tokens, two decode calls, and a prefill on top of a decode.
-      for (const lengths of [[6, 1, 1, 1, 1], [3, 7], [1, T - 1]]) expectWithin(await model.forward(ids, lengths), logits, T, bench.gate);
-      expect(await model.forward(ids, [T])).toEqual(whole);
-      if (model.generate !== undefined && generating.includes(name)) {
-        const sequence = [...ids];
-        for (const token of await model.generate(ids, 5)) {
-          const all = await model.forward(Int32Array.from(sequence), [sequence.length]);
-          expect(token).toBe(argmax(all.subarray(all.length - spec.vocab)));
-          sequence.push(token);
+        const whole = await model.forward(ids, [T]);
+        expectWithin(whole, logits, T, bench.gate);
+        // Through the cache: prefill and single tokens, two decode calls, and a prefill on top of a decode.
+        for (const lengths of [
+          [6, 1, 1, 1, 1],
+          [3, 7],
+          [1, T - 1],
+        ])
+          expectWithin(await model.forward(ids, lengths), logits, T, bench.gate);
+        expect(await model.forward(ids, [T])).toEqual(whole);
+        if (model.generate !== undefined && generating.includes(name)) {
+          const sequence = [...ids];
+          for (const token of await model.generate(ids, 5)) {
+            const all = await model.forward(Int32Array.from(sequence), [sequence.length]);
+            expect(token).toBe(argmax(all.subarray(all.length - spec.vocab)));
+            sequence.push(token);
+          }
+          expect(sequence.length).toBe(T + 5);
         }
-        expect(sequence.length).toBe(T + 5);
-      }
       });
     });
   });

@@ -9,7 +9,16 @@ import { interpret } from '../../src/ir/kernel/interpret.ts';
 import type { TypedArray } from '../../src/ir/kernel/interpret.ts';
 import type { Elem, Kernel, ScalarName } from '../../src/ir/kernel/types.ts';
 import type { ManifestKernel } from '../../src/runtime/core/abi.ts';
-import type { Backend, BindingHandle, Command, DeviceBuffer, DeviceInfo, KernelHandle, ReadRequest, UniformRange } from '../../src/runtime/core/backend.ts';
+import type {
+  Backend,
+  BindingHandle,
+  Command,
+  DeviceBuffer,
+  DeviceInfo,
+  KernelHandle,
+  ReadRequest,
+  UniformRange,
+} from '../../src/runtime/core/backend.ts';
 import type { DeviceLostError } from '../../src/runtime/core/errors.ts';
 import { type Place, exactElements, placesOf } from './exact-sizes.ts';
 
@@ -147,9 +156,11 @@ export class InterpreterBackend implements Backend {
   write(buffer: DeviceBuffer, offset: number, data: Uint8Array): void {
     const memory = own(buffer);
     if (offset % 4 !== 0) throw new Error(`${buffer.label}: a write at ${offset}`);
-    if (data.length % 4 !== 0 && offset + data.length < memory.bytes - 15) throw new Error(`${buffer.label}: ${data.length} bytes in the middle`);
+    if (data.length % 4 !== 0 && offset + data.length < memory.bytes - 15)
+      throw new Error(`${buffer.label}: ${data.length} bytes in the middle`);
     // A call begins by writing its input: nothing of the call before may be relied on.
-    if (memory.label === 'moec:ids' || memory.label.startsWith('moec:hidden/')) for (const b of this.#live) if (CALL_BUFFER.test(b.label)) b.spoil();
+    if (memory.label === 'moec:ids' || memory.label.startsWith('moec:hidden/'))
+      for (const b of this.#live) if (CALL_BUFFER.test(b.label)) b.spoil();
     new Uint8Array(memory.data).set(data, offset);
   }
 
@@ -177,7 +188,8 @@ export class InterpreterBackend implements Backend {
     });
     const places = placesOf(this.#compiled.manifest, index, memories);
     if (places.length === 0) throw new Error(`${handle.label}: no step binds ${memories.map((m) => m.label).join(', ')}`);
-    if ((uniform === undefined) !== (kernel.scalars.length === 0)) throw new Error(`${kernel.name}: scalars without a range, or the other way round`);
+    if ((uniform === undefined) !== (kernel.scalars.length === 0))
+      throw new Error(`${kernel.name}: scalars without a range, or the other way round`);
     return new Binding(handle, memories, uniform, places);
   }
 

@@ -15,7 +15,14 @@ describe('layers', () => {
     const all = firstRows(input, hidden, 19);
     const whole = await layer.run(all);
     const slots = whole.ids.length / 19;
-    for (const [first, count] of [[0, 1], [7, 1], [18, 1], [0, 8], [3, 9], [1, 17]] as const) {
+    for (const [first, count] of [
+      [0, 1],
+      [7, 1],
+      [18, 1],
+      [0, 8],
+      [3, 9],
+      [1, 17],
+    ] as const) {
       const part = await layer.run({
         x: all.x.slice(first * hidden, (first + count) * hidden),
         ...(all.tokenIds && { tokenIds: all.tokenIds.slice(first, first + count) }),
@@ -33,7 +40,8 @@ describe('models', () => {
     const { spec, weights, ids } = await openModelCase(name);
     const model = await BENCH.model({ ...spec, deterministic: 'batch' }, weights);
     const whole = await model.forward(ids, [ids.length]);
-    for (const lengths of [ids.length === 10 ? [6, 1, 3] : [], Array.from(ids, () => 1)]) expect(await model.forward(ids, lengths)).toEqual(whole);
+    for (const lengths of [ids.length === 10 ? [6, 1, 3] : [], Array.from(ids, () => 1)])
+      expect(await model.forward(ids, lengths)).toEqual(whole);
     await model.close();
   });
 });

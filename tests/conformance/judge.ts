@@ -4,23 +4,22 @@
  * that cancel are held to what a relative error of 2^-22 in every number of the input would do to them.
  */
 import { type Data, evaluate } from '../../src/ir/graph/evaluate/evaluate.ts';
-import { weightSections } from '../../src/driver/reference.ts';
 import { type Graph, type Node, type RouteAttrs, type Value, isOp } from '../../src/ir/graph/types.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import type { LayerSpec } from '../../src/model/types.ts';
 import { type Deviation, deviation } from '../../src/runtime/core/metrics.ts';
-import { proceduralWeights } from '../../src/runtime/core/procedural.ts';
 import { uniforms } from '../../src/runtime/core/random.ts';
-import { weightsOf } from '../../src/runtime/core/weights.ts';
 import type { LayerOutcome } from './benches.ts';
 import type { LayerInput } from './cases.ts';
-import { expertsOf } from './procedural.ts';
+import { proceduralLayerWeights } from './procedural.ts';
 
 /** Relative distance of scores that f32 arithmetic may confuse: 8 × the router's error. */
 const CLOSE = 1e-5;
 /** Relative size of the noise that stands for rounding, and how many times its effect an error may be. */
 const NOISE = 2 ** -22;
 const SLACK = 64;
+/** Largest error of a route weight, of the largest weight (or 1). */
+const WEIGHT_GATE = 2e-6;
 
 export interface Verdict {
   /** Empty where all is well. */
@@ -74,7 +73,8 @@ function withoutRouting(graph: Graph, ids: Value, weights: Value): Graph {
   };
 }
 
-const noisy = (data: Data, next: () => number): Data => (data instanceof Float64Array ? data.map((v) => v * (1 + NOISE * (2 * next() - 1))) : data);
+const noisy = (data: Data, next: () => number): Data =>
+  data instanceof Float64Array ? data.map((v) => v * (1 + NOISE * (2 * next() - 1))) : data;
 
 const softmax = (l: readonly number[]): number[] => {
   const max = Math.max(...l);
@@ -120,14 +120,41 @@ function closeColumns(attrs: RouteAttrs, rows: readonly (readonly number[])[]): 
   return Array.from({ length: attrs.experts }, (_, e) => all.map((r) => r[e] ?? 0)).some((column) => closeAmong(column, column.length));
 }
 
+const shown = (d: Deviation): string => `NMSE ${d.nmse.toExponential(2)}, row ${d.rowNmse.toExponential(2)}`;
+
+function squaredErrors(actual: ArrayLike<number>, expected: ArrayLike<number>, rows: number): Float64Array {
+  const out = new Float64Array(rows);
+  const width = expected.length / rows;
+  for (let i = 0; i < expected.length; i++) {
+    const [a, e, t] = [actual[i] ?? NaN, expected[i] ?? NaN, Math.floor(i / width)];
+    if (!Object.is(a, e)) out[t] = (out[t] ?? 0) + (a - e) ** 2;
+  }
+  return out;
+}
+
+/** Experts and weights row by row: equal, or different where `mayDiffer` says that rounding may decide. */
+function judgeRouting(actual: LayerOutcome, expected: LayerOutcome, slots: number, mayDiffer: () => readonly boolean[]): Verdict {
+  if (actual.ids.length !== expected.ids.length) return { problems: [`${actual.ids.length} ids, not ${expected.ids.length}`], close: 0 };
+  const tokens = expected.ids.length / slots;
+  const scale = Math.max(1, ...Array.from(expected.routeWeights, (w) => (Number.isFinite(w) ? Math.abs(w) : 1)));
+  const equal = (i: number): boolean =>
+    actual.ids[i] === expected.ids[i] &&
+    Math.abs((actual.routeWeights[i] ?? NaN) - (expected.routeWeights[i] ?? NaN)) <= WEIGHT_GATE * scale;
+  const places = (t: number): number[] => Array.from({ length: slots }, (_, s) => t * slots + s);
+  const different = Array.from({ length: tokens }, (_, t) => t).filter((t) => !places(t).every(equal));
+  if (different.length === 0) return { problems: [], close: 0 };
+  const may = mayDiffer();
+  const of = ({ ids, routeWeights }: LayerOutcome, t: number): string =>
+    places(t)
+      .map((i) => `${ids[i]} (${routeWeights[i]})`)
+      .join(' ');
+  const problems = different.filter((t) => may[t] !== true).map((t) => `token ${t}: experts ${of(actual, t)}, expected ${of(expected, t)}`);
+  return { problems, close: different.length };
+}
+
 export function judgeOf(spec: LayerSpec, seed: number): Judge {
   const graph = graphOf(spec);
-  const program = lowerToGraphs(spec);
-  const weights = new Map<string, Data>();
-  for (const { name, param } of weightsOf(weightSections(program.sections), [{ section: 0, layer: null }])) {
-    const values = proceduralWeights(param, null, seed, expertsOf(spec));
-    weights.set(name, param.elem === 'i32' ? Int32Array.from(values) : values);
-  }
+  const weights = proceduralLayerWeights(spec, seed);
   const route = routeOf(graph);
   const { attrs } = route;
   const { logits } = route.ins;
@@ -145,7 +172,10 @@ export function judgeOf(spec: LayerSpec, seed: number): Judge {
   const closeRows = (expected: Evaluated, tokens: number): boolean[] => {
     if (expected.logits.length === 0) return Array.from({ length: tokens }, () => false);
     const rows = Array.from({ length: tokens }, (_, t) => Array.from(expected.logits.subarray(t * attrs.experts, (t + 1) * attrs.experts)));
-    const close = attrs.select.kind === 'expert-choice' ? rows.map(() => closeColumns(attrs, rows)) : rows.map((r) => attrs.select.kind !== 'hash' && closeRow(attrs, r, bias));
+    const close =
+      attrs.select.kind === 'expert-choice'
+        ? rows.map(() => closeColumns(attrs, rows))
+        : rows.map((r) => attrs.select.kind !== 'hash' && closeRow(attrs, r, bias));
     return coupled ? close.map(() => close.some(Boolean)) : close;
   };
 
@@ -158,10 +188,8 @@ export function judgeOf(spec: LayerSpec, seed: number): Judge {
       const x = Float64Array.from(input.x, (v) => v * (1 + NOISE * (2 * next() - 1)));
       const route2 = new Map([...more].map(([name, data]) => [name, noisy(data, next)]));
       const other = run(graphUsed, moved, input, tokens, new Map<string, Data>([...route2, ['x', x]]));
-      const width = other.y.length / tokens;
-      other.y.forEach((v, i) => {
-        const t = Math.floor(i / width);
-        out[t] = (out[t] ?? 0) + (v - (y[i] ?? NaN)) ** 2;
+      squaredErrors(other.y, y, tokens).forEach((error, t) => {
+        out[t] = (out[t] ?? 0) + error;
       });
     }
     return out;
@@ -173,39 +201,26 @@ export function judgeOf(spec: LayerSpec, seed: number): Judge {
     verdict(input, actual, gate) {
       const tokens = tokensOf(input);
       const expected = run(traced, weights, input, tokens);
-      const problems: string[] = [];
-      const { slots } = attrs;
-      const weightScale = Math.max(1, ...Array.from(expected.routeWeights, (w) => (Number.isFinite(w) ? Math.abs(w) : 1)));
-      const differs = Array.from({ length: tokens }, (_, t) =>
-        Array.from({ length: slots }, (_, s) => t * slots + s).some(
-          (i) => actual.ids[i] !== expected.ids[i] || !(Math.abs((actual.routeWeights[i] ?? NaN) - (expected.routeWeights[i] ?? NaN)) <= 2e-6 * weightScale),
-        ),
-      );
-      let close = 0;
-      if (actual.ids.length !== expected.ids.length) problems.push(`${actual.ids.length} ids, not ${expected.ids.length}`);
-      else if (differs.includes(true)) {
-        const may = closeRows(expected, tokens);
-        differs.forEach((d, t) => {
-          const of = (a: ArrayLike<number>): string => Array.from({ length: slots }, (_, s) => a[t * slots + s]).join(' ');
-          if (d && may[t] !== true) problems.push(`token ${t}: experts ${of(actual.ids)} (${of(actual.routeWeights)}), expected ${of(expected.ids)} (${of(expected.routeWeights)})`);
-          if (d) close++;
-        });
-      }
+      const routing = judgeRouting(actual, expected, attrs.slots, () => closeRows(expected, tokens));
+      const problems = [...routing.problems];
       if (actual.faults !== expected.faults) problems.push(`${actual.faults} faults, not ${expected.faults}`);
-      const more = new Map<string, Data>(close === 0 ? [] : [['forced ids', Uint32Array.from(actual.ids, (e) => e >>> 0)], ['forced weights', floats(actual.routeWeights as Data)]]);
-      const used = close === 0 ? graph : forced;
-      const { y } = close === 0 ? expected : run(forced, weights, input, tokens, more);
+      // Where rounding chose, the experts that were chosen are the ones to compute.
+      const choice = new Map<string, Data>([
+        ['forced ids', Uint32Array.from(actual.ids, (e) => e >>> 0)],
+        ['forced weights', Float64Array.from(actual.routeWeights)],
+      ]);
+      const [used, more] = routing.close === 0 ? [graph, new Map<string, Data>()] : [forced, choice];
+      const { y } = routing.close === 0 ? expected : run(used, weights, input, tokens, more);
       const off = deviation(actual.y, y, tokens);
       if (off.nmse > gate.nmse || off.rowNmse > gate.rowNmse) {
-        const allowed = sensitivity(input, used, more, y, tokens);
-        const width = y.length / tokens;
-        for (let t = 0; t < tokens; t++) {
-          let error = 0;
-          for (let i = t * width; i < (t + 1) * width; i++) if (!Object.is(actual.y[i], y[i])) error += ((actual.y[i] ?? NaN) - (y[i] ?? NaN)) ** 2;
-          if (!(error <= SLACK * (allowed[t] ?? 0))) problems.push(`token ${t}: squared error ${error.toExponential(2)}, noise ${(allowed[t] ?? 0).toExponential(2)}; NMSE ${off.nmse.toExponential(2)}, row ${off.rowNmse.toExponential(2)}`);
-        }
+        const noise = sensitivity(input, used, more, y, tokens);
+        squaredErrors(actual.y, y, tokens).forEach((error, t) => {
+          const allowed = SLACK * (noise[t] ?? 0);
+          if (!(error <= allowed))
+            problems.push(`token ${t}: squared error ${error.toExponential(2)} of ${allowed.toExponential(2)}, ${shown(off)}`);
+        });
       }
-      return { problems, close };
+      return { problems, close: routing.close };
     },
   };
 }

@@ -1,9 +1,8 @@
 /** Specs under weights made from integers: the same numbers on a device and, as stored there, in the evaluator. */
 import { weightSections } from '../../src/driver/reference.ts';
-import { type Reference, createReference } from '../../src/ir/graph/evaluate/reference.ts';
 import type { Data } from '../../src/ir/graph/evaluate/evaluate.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
-import type { Spec } from '../../src/model/types.ts';
+import type { LayerSpec, Spec } from '../../src/model/types.ts';
 import { proceduralIds, proceduralInput, proceduralWeights } from '../../src/runtime/core/procedural.ts';
 import { weightsOf } from '../../src/runtime/core/weights.ts';
 import type { LayerInput } from './cases.ts';
@@ -13,21 +12,14 @@ export const expertsOf = (spec: Spec): number => {
   return Math.max(0, ...ffns.map((f) => (f.kind === 'moe' ? f.experts : 0)));
 };
 
-/** The evaluator on the procedural weights of `seed`. */
-export function proceduralReference(spec: Spec, seed: number, capacity = 1): Reference {
-  const program = lowerToGraphs(spec);
-  const sequence = program.sequence.map((s) => ({ section: s.section, layer: s.layer ?? null }));
+/** Weights of a layer by name, as stored on a device. */
+export function proceduralLayerWeights(spec: LayerSpec, seed: number): Map<string, Data> {
   const weights = new Map<string, Data>();
-  for (const { name, param, layer } of weightsOf(weightSections(program.sections), sequence)) {
-    const values = proceduralWeights(param, layer, seed, expertsOf(spec));
+  for (const { name, param } of weightsOf(weightSections(lowerToGraphs(spec).sections), [{ section: 0, layer: null }])) {
+    const values = proceduralWeights(param, null, seed, expertsOf(spec));
     weights.set(name, param.elem === 'i32' || param.elem === 'u32' ? Int32Array.from(values) : values);
   }
-  const lookup = (name: string): Data => {
-    const data = weights.get(name);
-    if (data === undefined) throw new Error(`no weight ${name}`);
-    return data;
-  };
-  return createReference(program, lookup, capacity);
+  return weights;
 }
 
 export function proceduralLayerInput(spec: Spec, seed: number, tokens: number, seq?: number): LayerInput {

@@ -37,8 +37,20 @@ const BUDGET = 1_500_000;
 const divisors = (n: number): number[] => Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
 
 function network(dice: Dice, width: number): string {
-  const kind = dice.pick(['swiglu', 'swiglu', 'swiglu', 'geglu', 'geglu-tanh', 'reglu', 'mlp relu', 'mlp gelu', 'mlp gelu-tanh', 'mlp silu']);
-  const clamp = kind === 'swiglu' && dice.chance(0.25) ? ` clamp ${dice.pick(['7', '0.5'])} alpha 1.702 offset ${dice.pick(['0', '1'])}` : '';
+  const kind = dice.pick([
+    'swiglu',
+    'swiglu',
+    'swiglu',
+    'geglu',
+    'geglu-tanh',
+    'reglu',
+    'mlp relu',
+    'mlp gelu',
+    'mlp gelu-tanh',
+    'mlp silu',
+  ]);
+  const clamp =
+    kind === 'swiglu' && dice.chance(0.25) ? ` clamp ${dice.pick(['7', '0.5'])} alpha 1.702 offset ${dice.pick(['0', '1'])}` : '';
   return `${kind} ${width}${dice.chance(0.3) ? ' bias' : ''}${clamp}`;
 }
 
@@ -46,7 +58,11 @@ function shared(dice: Dice, width: number): string {
   if (dice.chance(0.4)) return '';
   const gated = dice.chance(0.4) ? ' gated' : '';
   const plain = `  shared ${dice.int(1, 2)}`;
-  return dice.pick([`${plain}${gated}`, `${plain} of ${network(dice, dice.int(1, 2 * width + 1))}${gated}`, `  shared 3 as ${network(dice, dice.int(1, 21))}${gated}`]);
+  return dice.pick([
+    `${plain}${gated}`,
+    `${plain} of ${network(dice, dice.int(1, 2 * width + 1))}${gated}`,
+    `  shared 3 as ${network(dice, dice.int(1, 21))}${gated}`,
+  ]);
 }
 
 function groups(dice: Dice, experts: number, active: number): string {
@@ -69,7 +85,10 @@ function topK(dice: Dice, experts: number): Routing {
   const active = dice.pick([1, experts, dice.int(1, experts), dice.int(1, Math.min(8, experts)), dice.int(1, Math.min(8, experts))]);
   const isLimited = dice.chance(0.25);
   const weights = dice.pick(['', '', '', ' weights softmax', ' weights one']);
-  const renormalize = isLimited || weights !== '' ? '' : dice.pick(['', ' renormalize', ' renormalize add 1e-20', ' renormalize clamp 1e-12', ' renormalize p 2']);
+  const renormalize =
+    isLimited || weights !== ''
+      ? ''
+      : dice.pick(['', ' renormalize', ' renormalize add 1e-20', ' renormalize clamp 1e-12', ' renormalize p 2']);
   const parts = [
     ` ${dice.pick(['softmax', 'softmax', 'sigmoid', 'sqrt-softplus'])}`,
     dice.chance(0.25) ? ' logit-bias' : '',
@@ -90,10 +109,16 @@ function otherRouting(dice: Dice, experts: number): Routing {
   const kind = dice.pick(['hash', 'hash scored', 'expert-choice', 'sparse-mixer']);
   const plain = { capacity: '', coupled: false };
   if (kind === 'sparse-mixer' && experts >= 2) return { ...plain, active: 2, router: ` sparse-mixer jitter ${dice.pick(['0.01', '0.2'])}` };
-  if (kind === 'hash') return { ...plain, active: undefined, router: ' hash table t', ...(dice.chance(0.3) && { capacity: '  capacity 2', coupled: true }) };
-  if (kind === 'hash scored') return { ...plain, active: undefined, router: ` ${dice.pick(['sigmoid', 'sqrt-softplus'])} hash table t weights scores` };
+  if (kind === 'hash') {
+    const limited = dice.chance(0.3) ? { capacity: '  capacity 2', coupled: true } : plain;
+    return { ...limited, active: undefined, router: ' hash table t' };
+  }
+  if (kind === 'hash scored')
+    return { ...plain, active: undefined, router: ` ${dice.pick(['sigmoid', 'sqrt-softplus'])} hash table t weights scores` };
   const factor = dice.pick(['0.5', '1', '1.3', '2'].filter((f) => Number(f) <= experts));
-  return { ...plain, active: undefined, coupled: true, router: ` ${dice.pick(['softmax', 'sigmoid'])} expert-choice factor ${factor}${dice.chance(0.2) ? ' weights one' : ''}` };
+  const score = dice.pick(['softmax', 'sigmoid']);
+  const router = ` ${score} expert-choice factor ${factor}${dice.chance(0.2) ? ' weights one' : ''}`;
+  return { capacity: '', active: undefined, coupled: true, router };
 }
 
 export function randomLayer(seed: number): RandomLayer {

@@ -27,7 +27,9 @@ describe('uneven loads', () => {
   it.each(specs)('%s', async (text) => {
     const spec = layerOf(text, 'loads');
     const compiled = compileSpec(spec);
-    const layer = deviceLayer(await openSession(compiled, new InterpreterBackend(compiled, { variant: 'portable' }), proceduralProvider(SEED, expertsOf(spec))));
+    const layer = deviceLayer(
+      await openSession(compiled, new InterpreterBackend(compiled, { variant: 'portable' }), proceduralProvider(SEED, expertsOf(spec))),
+    );
     const judge = judgeOf(spec, SEED);
     for (const tokens of [8, 15, 33, 65]) {
       // Equal rows: every token wants the same experts, all others stay empty.
@@ -63,14 +65,19 @@ describe('rows that are not finite', () => {
     const check = async (layer: RunningLayer, tokens: number): Promise<void> => {
       const clean = firstRows(input, hidden, tokens);
       const x = clean.x.slice();
-      const bad = new Map([[0, NaN], [Math.min(2, tokens - 1), Infinity], [tokens - 1, -Infinity]]);
+      const bad = new Map([
+        [0, NaN],
+        [Math.min(2, tokens - 1), Infinity],
+        [tokens - 1, -Infinity],
+      ]);
       for (const [row, value] of bad) x[row * hidden + (row % hidden)] = value;
       const [actual, expected] = [await layer.run({ ...clean, x }), await reference.run({ ...clean, x })];
       expect(actual.faults).toBe(bad.size);
       expect(actual.ids).toEqual(expected.ids);
       const slots = actual.ids.length / tokens;
       expectSoundIds(actual.ids, slots, expertsOf(spec));
-      for (const row of bad.keys()) expect([...actual.routeWeights.subarray(row * slots, (row + 1) * slots)].every((w) => w === 0)).toBe(true);
+      for (const row of bad.keys())
+        expect([...actual.routeWeights.subarray(row * slots, (row + 1) * slots)].every((w) => w === 0)).toBe(true);
       if (isCoupled(c.text)) return;
       // Nobody else notices.
       const without = await layer.run(clean);

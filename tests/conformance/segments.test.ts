@@ -57,7 +57,8 @@ describe('split banks, tables and heads of models', () => {
   it('tiny_mixtral on the device', { timeout: 300_000 }, async () => {
     const { spec, weights, ids, logits } = await openModelCase('tiny_mixtral');
     const model = await dawnBench({ caps: capsOf(4096) }).model(spec, weights);
-    for (const lengths of [[ids.length], [ids.length - 2, 1, 1]]) expectWithin(await model.forward(ids, lengths), logits, ids.length, DAWN_GATE);
+    for (const lengths of [[ids.length], [ids.length - 2, 1, 1]])
+      expectWithin(await model.forward(ids, lengths), logits, ids.length, DAWN_GATE);
     await model.close();
   });
 });
