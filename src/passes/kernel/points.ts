@@ -97,8 +97,7 @@ export class Points {
         return this.#loops.get(e.name) ?? (definition === undefined ? this.#unknown : this.values(definition));
       }
       case 'un':
-        // NaN stays NaN.
-        return e.op === 'not' ? this.values(e.a).map((a) => (a === 0 ? 1 : a * 0)) : this.#unknown;
+        return e.op === 'not' ? this.values(e.a).map((a) => (Number.isNaN(a) ? a : Number(a === 0))) : this.#unknown;
       case 'bin': {
         if (e.a.ty.elem !== 'u32' && e.a.ty.elem !== 'bool') return this.#unknown;
         const { op } = e;
