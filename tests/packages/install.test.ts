@@ -12,6 +12,7 @@ import { buildPackage } from '../../src/driver/package.ts';
 import { deviation } from '../../src/runtime/core/metrics.ts';
 import { readF64, readI32 } from '../../src/runtime/core/tensors.ts';
 import { openPath } from '../../src/runtime/node/files.ts';
+import { checkPackageFiles } from '../../src/runtime/node/package-dir.ts';
 import { LAYER_CASES, MODEL_CASES } from '../lower/specs.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -56,6 +57,20 @@ describe('an installed package', () => {
   it('holds every file that was written', () => {
     const list = (root: string): string[] => (readdirSync(root, { recursive: true }) as string[]).filter((f) => statSync(join(root, f)).isFile()).sort();
     expect(list(join(consumer, 'node_modules', NAME))).toEqual(list(join(dir, 'pkg')));
+  });
+
+  it('knows its files, and each that was changed, lost or added', async () => {
+    const pkg = join(consumer, 'node_modules', NAME);
+    expect((await checkPackageFiles(pkg)).model.name).toBe('tiny_mixtral');
+    const broken = join(dir, 'broken');
+    cpSync(pkg, broken, { recursive: true });
+    writeFileSync(join(broken, 'index.js'), `${readFileSync(join(broken, 'index.js'), 'utf8')}// more`);
+    writeFileSync(join(broken, 'kernels/extra.wgsl'), '');
+    writeFileSync(join(broken, 'manifest.js'), readFileSync(join(broken, 'manifest.js'), 'utf8').replace('tiny_mixtral', 'tiny_mixtrol'));
+    rmSync(join(broken, 'golden.bin'));
+    const problems = ['"golden.bin" is missing', '"index.js" was changed', '"kernels/extra.wgsl" was added', 'manifest.js does not hold what manifest.json does'];
+    await expect(checkPackageFiles(broken)).rejects.toMatchObject({ code: 'MOE5014', details: { problems } });
+    await expect(checkPackageFiles(dir)).rejects.toMatchObject({ code: 'MOE5014' });
   });
 
   it('type-checks under strict, without the DOM, Node or WebGPU types', () => {
@@ -187,7 +202,7 @@ describe.skipIf(CHROMIUM === undefined)('a package in a browser', () => {
     writeFileSync(
       join(root, 'main.js'),
       `import { load } from './pkg/index.js';
-const done = (value) => { document.title = 'done'; window.result = value; };
+const done = (value) => { window.result = value; document.documentElement.dataset.done = 'yes'; };
 try {
   const warnings = [];
   const model = await load({ weights: new URL('weights/', location.href), onWarning: (w) => warnings.push(w) });
@@ -220,7 +235,7 @@ try {
     const problems: string[] = [];
     page.on('pageerror', (e) => void problems.push(e.message));
     await page.goto(`${site.url}/index.html`);
-    await page.waitForFunction("document.title === 'done'", undefined, { timeout: 180_000 });
+    await page.waitForSelector('html[data-done]', { state: 'attached', timeout: 180_000 });
     const result = (await page.evaluate('window.result')) as { logits: number[]; ok: boolean; tokens: number[]; errors: number; error?: string };
     expect(result.error).toBeUndefined();
     gate(result.logits);
