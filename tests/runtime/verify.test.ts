@@ -49,6 +49,15 @@ describe('golden vectors', () => {
     for (const v of report.vectors) expect(v.observed.nmse).toBeLessThan(v.allowed.nmse);
   });
 
+  it.each(['f16', 'bf16'] as const)('pass with weights stored as %s', async (dtype) => {
+    const halves = { ...spec, dtype };
+    const { manifest, texts, graphs } = compileSpec(halves);
+    const golden = goldenVectors(halves, graphs);
+    expect(await verifyPackage({ manifest, kernels: texts, golden: () => Promise.resolve(golden) }, quiet)).toMatchObject({ ok: true });
+    // Other roundings are seen: the weights of f32 are not these.
+    expect((await run(golden)).ok).toBe(false);
+  });
+
   it('fail for a wrong value in one token, a wrong expert, or no vectors', async () => {
     const wrongValue = await run(await altered((v) => ({ y: v.y.map((x, i) => (i === 5 ? x + 0.01 : x)) })));
     expect(wrongValue).toMatchObject({ ok: false, vectors: [{ ok: false }, { ok: true }] });
