@@ -8,6 +8,7 @@ import type { Manifest } from '../runtime/core/abi.ts';
 import type { Layer, Model } from '../runtime/core/model.ts';
 import type { TensorSet } from '../runtime/core/tensors.ts';
 import type { VerifyReport } from '../runtime/core/verify.ts';
+import { checkPackageFiles } from '../runtime/node/package-dir.ts';
 import { loadLayer, loadModel } from '../runtime/webgpu/load.ts';
 import { CommandError, EXIT } from './io.ts';
 import type { InputShape, RunInputs, Trace } from './run-io.ts';
@@ -74,6 +75,7 @@ export async function importPackage(directory: string): Promise<PackageModule> {
   if (!existsSync(entry) || !existsSync(join(resolve(directory), 'manifest.json'))) {
     throw new CommandError(EXIT.io, `${directory} is not a package of moec: it has no index.js with a manifest.json`, { fix: 'make one with moec compile FILE --out DIR' });
   }
+  await checkPackageFiles(resolve(directory));
   const module: unknown = await import(pathToFileURL(entry).href);
   if (!isPackageModule(module)) throw new CommandError(EXIT.io, `${directory}/index.js is not the entry of a package of moec`, { fix: 'compile the package again' });
   return module;
