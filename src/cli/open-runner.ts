@@ -9,6 +9,7 @@ import type { Layer, Model } from '../runtime/core/model.ts';
 import type { TensorSet } from '../runtime/core/tensors.ts';
 import type { VerifyReport } from '../runtime/core/verify.ts';
 import { checkPackageFiles } from '../runtime/node/package-dir.ts';
+import { nodeGpu } from '../runtime/node/gpu.ts';
 import { loadLayer, loadModel } from '../runtime/webgpu/load.ts';
 import { CommandError, EXIT } from './io.ts';
 import type { InputShape, RunInputs, Trace } from './run-io.ts';
@@ -76,6 +77,8 @@ export async function importPackage(directory: string): Promise<PackageModule> {
     throw new CommandError(EXIT.io, `${directory} is not a package of moec: it has no index.js with a manifest.json`, { fix: 'make one with moec compile FILE --out DIR' });
   }
   await checkPackageFiles(resolve(directory));
+  // A package lies anywhere, with no `webgpu` near it: this Dawn is the one that it then finds. Without it the package looks for its own.
+  await nodeGpu().catch(() => undefined);
   const module: unknown = await import(pathToFileURL(entry).href);
   if (!isPackageModule(module)) throw new CommandError(EXIT.io, `${directory}/index.js is not the entry of a package of moec`, { fix: 'compile the package again' });
   return module;
