@@ -96,9 +96,11 @@ describe('a package', () => {
     expect(changed.stderr).toMatch(/golden\/data\.js/);
 
     // Somebody who also replaces the digest gets past that, but not past the device.
-    const manifest = readFileSync(at('wrong/manifest.json'), 'utf8');
     const digest = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
-    writeFileSync(at('wrong/manifest.json'), manifest.replace(digest(at('pkg/golden/data.js')), digest(file)));
+    for (const name of ['manifest.json', 'manifest.js']) {
+      const manifest = readFileSync(at(`wrong/${name}`), 'utf8');
+      writeFileSync(at(`wrong/${name}`), manifest.replace(digest(at('pkg/golden/data.js')), digest(file)));
+    }
     const run = await moec(['verify', 'wrong'], inDir);
     expect(run.code, run.stderr).toBe(4);
     expect(run.stdout).toMatch(/WRONG/);
