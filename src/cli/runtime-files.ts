@@ -1,14 +1,9 @@
 /** The runtime as packages carry it: the compiled files beside this one, or (run from sources) compiled now. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { dirname, join, relative, sep } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compileRuntime } from '../driver/package.ts';
-
-const walk = (dir: string): string[] =>
-  readdirSync(dir).flatMap((name) => {
-    const path = join(dir, name);
-    return statSync(path).isDirectory() ? walk(path) : [path];
-  });
+import { walk } from './walk.ts';
 
 /** Text by path inside `runtime/`, with forward slashes. */
 export function runtimeFiles(): ReadonlyMap<string, string> {
@@ -16,6 +11,6 @@ export function runtimeFiles(): ReadonlyMap<string, string> {
   const files = walk(root).sort();
   const built = files.filter((f) => f.endsWith('.js') || f.endsWith('.d.ts'));
   const read = (list: readonly string[]): Map<string, string> =>
-    new Map(list.map((f) => [relative(root, f).split(sep).join('/'), readFileSync(f, 'utf8')]));
+    new Map(list.map((f) => [f, readFileSync(join(root, f), 'utf8')]));
   return built.length > 0 ? read(built) : compileRuntime(read(files.filter((f) => f.endsWith('.ts'))));
 }

@@ -27,8 +27,6 @@ export function describeAdapter(): AdapterFacts | undefined {
   return facts;
 }
 
-export const probeAdapter = (): string | undefined => describeAdapter()?.description;
-
 function osRelease(): Map<string, string> {
   if (!existsSync('/etc/os-release')) return new Map();
   const lines = readFileSync('/etc/os-release', 'utf8').split('\n');
@@ -127,11 +125,11 @@ function installInCache(os: ReadonlyMap<string, string>, home: string): void {
   writeFileSync(join(home, 'icd.json'), `${JSON.stringify({ file_format_version: '1.0.0', ICD: { library_path: driver, api_version: '1.3.0' } })}\n`);
 }
 
-/** Finds or fetches an adapter; its description, or undefined where none can be had. Never throws. */
-export function setupDriver(say: Say): string | undefined {
-  const found = probeAdapter();
+/** Finds or fetches an adapter; undefined where none can be had. Never throws. */
+export function setupDriver(say: Say): AdapterFacts | undefined {
+  const found = describeAdapter();
   if (found !== undefined) {
-    say(`WebGPU adapter: ${found}`);
+    say(`WebGPU adapter: ${found.description}`);
     return found;
   }
   if (process.platform !== 'linux' || !existsSync('/usr/bin/apt-get')) {
@@ -150,7 +148,7 @@ export function setupDriver(say: Say): string | undefined {
   } catch (error) {
     say(`the software driver could not be fetched: ${error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error)}`);
   }
-  const adapter = probeAdapter();
-  say(adapter === undefined ? 'still no WebGPU adapter: runs use the reference evaluator' : `WebGPU adapter: ${adapter}`);
+  const adapter = describeAdapter();
+  say(adapter === undefined ? 'still no WebGPU adapter: runs use the reference evaluator' : `WebGPU adapter: ${adapter.description}`);
   return adapter;
 }

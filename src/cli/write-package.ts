@@ -7,8 +7,9 @@ import {
   closeSync, existsSync, fsyncSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeSync,
 } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { basename, dirname, join, resolve, sep } from 'node:path';
 import { CommandError, EXIT } from './io.ts';
+import { walk } from './walk.ts';
 
 const refuse = (message: string, fix: string): CommandError => new CommandError(EXIT.io, message, { code: 'MOE5031', fix });
 
@@ -18,13 +19,6 @@ const hasCode = (error: unknown, code: string): boolean => error instanceof Erro
 function checkPath(path: string): void {
   const bad = path === '' || path.split('/').some((s) => !/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/.test(s));
   if (bad) throw new Error(`a package cannot hold the path ${JSON.stringify(path)}`);
-}
-
-function walk(directory: string, root: string = directory): string[] {
-  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
-    const path = join(directory, entry.name);
-    return entry.isDirectory() ? walk(path, root) : [relative(root, path).split(sep).join('/')];
-  });
 }
 
 /** Files of an earlier package, by its manifest; undefined where the directory holds no package of ours. */

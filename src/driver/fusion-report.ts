@@ -1,11 +1,11 @@
 /** The fusion report: what fused and what did not, and what that is worth in dispatches, bytes and scratch memory. Data. */
 import { evalSize, type Size, type SizeEnv } from '../base/size.ts';
 import { graphCost } from '../ir/graph/ops.ts';
+import { ELEM_BYTES } from '../ir/kernel/cost.ts';
 import type { Graph } from '../ir/graph/types.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
 import { mixtureNodes } from '../lower/groups.ts';
 import type { Bucket, Program, Step } from '../lower/program.ts';
-import { ELEM_BYTES } from '../lower/segments.ts';
 import { FUSION_PASSES } from '../passes/graph/pipeline.ts';
 import type { PassEvent } from '../passes/pass.ts';
 import { type LowerOptions, lowerProgram, type SectionReport } from './lower-program.ts';
@@ -66,7 +66,7 @@ export interface FusionReport {
 export const REPORT_TOKENS: readonly number[] = [1, 8, 512];
 
 const bytesOf = (scratch: Bucket['scratch'], env: SizeEnv): number =>
-  scratch.reduce((n, { elem, size }) => n + evalSize(size, env) * (elem === 'bool' ? 4 : ELEM_BYTES[elem]), 0);
+  scratch.reduce((n, { elem, size }) => n + evalSize(size, env) * ELEM_BYTES[elem], 0);
 
 /** Whether a step repeats the one before for another segment. */
 const isRepeat = (step: Step): boolean => step.segment !== undefined && step.segment.index > 0;

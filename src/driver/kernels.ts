@@ -1,6 +1,7 @@
 /** Finished kernels of a program with their WGSL, each distinct one once. */
 import { emitWgsl } from '../codegen/wgsl/emit.ts';
-import type { Kernel, Stmt } from '../ir/kernel/types.ts';
+import type { Kernel } from '../ir/kernel/types.ts';
+import { walkStmts } from '../ir/kernel/walk.ts';
 import type { Program } from '../lower/program.ts';
 import { finishKernel } from '../passes/kernel/pipeline.ts';
 
@@ -19,33 +20,11 @@ export interface CompiledKernel {
   readonly variants: readonly KernelVariant[];
 }
 
-const BYTES = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2, bool: 4 } as const;
-
-/** Bytes of shared memory the kernel declares. */
-export function sharedBytes(kernel: Kernel): number {
-  const sum = (body: readonly Stmt[]): number =>
-    body.reduce((n, s) => {
-      if (s.k === 'alloc' && s.buf.scope === 'shared') return n + s.buf.size * s.buf.lanes * BYTES[s.buf.elem];
-      if (s.k === 'for') return n + sum(s.body);
-      if (s.k === 'if') return n + sum(s.then) + sum(s.else);
-      return n;
-    }, 0);
-  return sum(kernel.body);
-}
-
-const usesReduction = (body: readonly Stmt[]): boolean =>
-  body.some(
-    (s) =>
-      s.k === 'tile.reduce' ||
-      (s.k === 'for' && usesReduction(s.body)) ||
-      (s.k === 'if' && (usesReduction(s.then) || usesReduction(s.else))),
-  );
-
 /** The portable text of a kernel and, where a reduction gains by it, one with subgroup operations. */
 export function compileKernel(source: Kernel): CompiledKernel {
   const portable = finishKernel(source, { subgroups: false });
   const variants: KernelVariant[] = [{ name: 'portable', features: [], kernel: portable, text: emitWgsl(portable) }];
-  if (usesReduction(source.body)) {
+  if (walkStmts(source.body).some((s) => s.k === 'tile.reduce')) {
     const kernel = finishKernel(source, { subgroups: true });
     variants.unshift({ name: 'subgroups', features: ['subgroups'], kernel, text: emitWgsl(kernel) });
   }

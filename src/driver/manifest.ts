@@ -1,13 +1,16 @@
 /** The manifest of a compiled program: what the runtime needs, and nothing the compiler alone knows. */
 import { stableHash } from '../base/hash.ts';
 import type { Dim } from '../ir/graph/types.ts';
+import { sharedBytes } from '../ir/kernel/cost.ts';
 import type { Kernel } from '../ir/kernel/types.ts';
 import type { ParamDecl, Program, Section } from '../lower/program.ts';
 import { analyze } from '../model/index.ts';
 import type { Spec } from '../model/types.ts';
 import { ABI_VERSION, type ElemName, type Manifest, type ManifestKernel, type ManifestModel, type ManifestParam, type ManifestSection } from '../runtime/core/abi.ts';
+import { ELEM_BYTES } from '../runtime/core/weight-data.ts';
+import { weightsOf } from '../runtime/core/weights.ts';
 import type { Capabilities } from '../target/types.ts';
-import { type CompiledKernel, type KernelTable, sharedBytes } from './kernels.ts';
+import type { CompiledKernel, KernelTable } from './kernels.ts';
 
 const elemName = (elem: string): ElemName => {
   if (elem === 'f32' || elem === 'f16' || elem === 'bf16' || elem === 'u32' || elem === 'i32') return elem;
@@ -94,20 +97,10 @@ function modelOf(spec: Spec): ManifestModel {
   };
 }
 
-const ELEM_BYTES: Readonly<Record<ElemName, number>> = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2 };
-
 /** Bytes of all weights, each canonical parameter of each layer counted once. */
-function weightBytes(program: Program): number {
-  const seen = new Set<string>();
+function weightBytes({ sections, sequence }: Pick<Manifest, 'sections' | 'sequence'>): number {
   let total = 0;
-  for (const { section, layer } of program.sequence) {
-    for (const p of program.sections[section]?.params ?? []) {
-      const name = p.name.replaceAll('{l}', String(layer));
-      if (p.role.kind !== 'weight' || typeof p.size !== 'number' || seen.has(name)) continue;
-      seen.add(name);
-      total += p.size * ELEM_BYTES[elemName(p.elem)];
-    }
-  }
+  for (const { param } of weightsOf(sections, sequence)) total += param.shape.reduce<number>((n, d) => n * Number(d), ELEM_BYTES[param.elem]);
   return total;
 }
 
@@ -124,6 +117,8 @@ export interface ManifestInput {
 export function buildManifest(input: ManifestInput): Manifest {
   const { spec, program, table, caps } = input;
   const kernels = table.kernels.map(kernelOf);
+  const sections = program.sections.map((s) => sectionOf(s, table));
+  const sequence = program.sequence.map((s) => ({ section: s.section, layer: s.layer ?? null }));
   const bindings = table.kernels.map((k) => k.source.params.length);
   return {
     abi: ABI_VERSION,
@@ -132,15 +127,15 @@ export function buildManifest(input: ManifestInput): Manifest {
     spec: stableHash(stripSpans(spec)),
     model: modelOf(spec),
     kernels,
-    sections: program.sections.map((s) => sectionOf(s, table)),
-    sequence: program.sequence.map((s) => ({ section: s.section, layer: s.layer ?? null })),
+    sections,
+    sequence,
     limits: {
       profile: caps.profile,
       maxBindingBytes: caps.maxBindingBytes,
       maxBindings: Math.max(0, ...bindings),
       maxThreadsPerBlock: Math.max(1, ...kernels.map((k) => k.block)),
       maxSharedBytes: Math.max(0, ...kernels.map((k) => k.sharedBytes)),
-      weightBytes: weightBytes(program),
+      weightBytes: weightBytes({ sections, sequence }),
     },
     passes: input.passes,
     files: {},

@@ -1,8 +1,7 @@
 /** Weights that one binding cannot hold are split along their first dim, one buffer and one step per segment. */
+import { elementBytes } from '../ir/graph/op-spec.ts';
 import type { Dim, GraphParam } from '../ir/graph/types.ts';
 import type { Capabilities } from '../target/types.ts';
-
-export const ELEM_BYTES = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 } as const;
 
 const numeric = (shape: readonly Dim[]): readonly number[] | undefined => {
   const numbers = shape.filter((d) => typeof d === 'number');
@@ -13,7 +12,7 @@ const numeric = (shape: readonly Dim[]): readonly number[] | undefined => {
 export function paramBytes(param: GraphParam): number | undefined {
   const { type } = param.value;
   if (type.kind !== 'tensor') return undefined;
-  return numeric(type.shape)?.reduce((a, b) => a * b, ELEM_BYTES[type.dtype]);
+  return numeric(type.shape)?.reduce((a, b) => a * b, elementBytes(param.value));
 }
 
 /**

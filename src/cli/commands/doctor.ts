@@ -29,8 +29,7 @@ function toolFinding(what: string, command: string, args: readonly string[], pat
 
 export function run(_args: readonly string[], options: Options): number {
   const io = makeIo(options);
-  if (options.installDriver === true) setupDriver(io.say);
-  const adapter = describeAdapter();
+  const adapter = options.installDriver === true ? setupDriver(io.say) : describeAdapter();
   const findings: Finding[] = [
     nodeFinding(),
     adapter === undefined

@@ -21,8 +21,7 @@ function configPath(from: string): string {
   if (stat === undefined) throw new CommandError(EXIT.io, `${from} does not exist`, { fix: 'give a model directory or its config.json' });
   const path = stat.isDirectory() ? join(from, 'config.json') : from;
   if (!existsSync(path)) {
-    const names = `${from} has no config.json`;
-    throw new CommandError(EXIT.io, names, { fix: 'give the directory of a model in Hugging Face layout, or a config.json' });
+    throw new CommandError(EXIT.io, `${from} has no config.json`, { fix: 'give the directory of a model in Hugging Face layout, or a config.json' });
   }
   if (statSync(path).size > MAX_CONFIG_BYTES) throw new CommandError(EXIT.io, `${path} is too large for a config.json`);
   return path;

@@ -2,7 +2,8 @@
 import type { Buffer, Elem, Expr, Kernel, Stmt } from './types.ts';
 import { allocated, exprsOf, operands } from './walk.ts';
 
-const ELEM_BYTES: Readonly<Record<Elem, number>> = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2, bool: 4 };
+/** Bytes of one element in memory. */
+export const ELEM_BYTES: Readonly<Record<Elem, number>> = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2, bool: 4 };
 
 /** Bytes that one access of a buffer moves. */
 export const accessBytes = (buf: Buffer): number => ELEM_BYTES[buf.elem] * buf.lanes;
