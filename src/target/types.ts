@@ -20,7 +20,17 @@ export interface Capabilities {
   readonly subgroups: boolean;
   /** Arithmetic in f16; storage of f16 is always possible. */
   readonly f16: boolean;
+  /** Lanes of a subgroup, where all devices of the profile have the same. */
+  readonly subgroupSize?: number;
+  /** Whether kernels may store f16 and bf16; loading them is always possible. */
+  readonly stores16: boolean;
+  /** Instructions that multiply small matrices, fastest first. */
+  readonly matrix: readonly MatrixInstruction[];
+  /** Blocks run on so many processors side by side, where the profile knows. */
+  readonly multiprocessors?: number;
 }
+
+export type MatrixInstruction = 'mma-sync' | 'wgmma';
 
 /** WebGPU's guaranteed limits: what every conforming device offers. */
 export const WEBGPU_BASELINE: Capabilities = {
@@ -34,6 +44,8 @@ export const WEBGPU_BASELINE: Capabilities = {
   maxGrid: 65_535,
   subgroups: false,
   f16: false,
+  stores16: false,
+  matrix: [],
 };
 
 /** A desktop GPU in a browser. */

@@ -1,0 +1,35 @@
+/** What NVIDIA's GPUs can do, by the architecture that kernels are built for. */
+import type { Capabilities } from './types.ts';
+
+/**
+ * Ampere and everything after it, an A100 in mind. Smaller devices of the same generation offer less shared memory (99 KiB):
+ * the runtime compares before it allocates.
+ */
+export const CUDA_SM80: Capabilities = {
+  target: 'cuda',
+  profile: 'sm_80',
+  maxThreadsPerBlock: 1024,
+  maxSharedBytes: 166_912,
+  maxBindings: 64,
+  // An index is a u32 that counts accesses: so far it reaches into a buffer of single f32.
+  maxBindingBytes: 2 ** 34,
+  maxBufferBytes: 2 ** 40,
+  maxGrid: 65_535,
+  subgroups: true,
+  f16: true,
+  subgroupSize: 32,
+  stores16: true,
+  matrix: ['mma-sync'],
+  multiprocessors: 108,
+};
+
+/** Hopper alone: the `a` stands for instructions that no other generation has. */
+export const CUDA_SM90A: Capabilities = {
+  ...CUDA_SM80,
+  profile: 'sm_90a',
+  maxSharedBytes: 232_448,
+  matrix: ['wgmma', 'mma-sync'],
+  multiprocessors: 132,
+};
+
+export const CUDA_ARCHITECTURES: readonly Capabilities[] = [CUDA_SM80, CUDA_SM90A];
