@@ -10,7 +10,7 @@ const SRC = join(ROOT, 'src');
 /** Longest prefix wins; every room may import itself and, runtime aside, `base`. Packages stand beside rooms. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   base: [],
-  runtime: ['webgpu'],
+  runtime: ['webgpu', 'koffi'],
   diagnostics: [],
   parser: ['diagnostics', 'chevrotain'],
   model: ['diagnostics', 'parser/ast.ts'],
