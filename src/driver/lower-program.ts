@@ -35,8 +35,8 @@ export interface LoweredProgram {
  * Most tokens of the calls each bucket serves, fewest first. With a deterministic batch one form serves all calls: a
  * token's bits cannot depend on how many others there are.
  */
-export const bucketTokens = (deterministicBatch: boolean): readonly (number | undefined)[] =>
-  deterministicBatch ? [undefined] : [DECODE_TOKENS, undefined];
+export const bucketTokens = (deterministicBatch: boolean, caps: Capabilities): readonly (number | undefined)[] =>
+  deterministicBatch ? [undefined] : [DECODE_TOKENS, ...caps.tokenBuckets, undefined];
 
 /** @throws RangeError where one row of a weight, or one expert of a bank, is larger than a binding */
 export function lowerProgram({ sections, sequence }: GraphProgram, options: LowerOptions): LoweredProgram {
@@ -44,7 +44,7 @@ export function lowerProgram({ sections, sequence }: GraphProgram, options: Lowe
   const pool = kernelPool();
   const reports: SectionReport[] = [];
   const lowered = sections.map((section) => {
-    const buckets = bucketTokens(deterministicBatch).map((maxTokens) => {
+    const buckets = bucketTokens(deterministicBatch, caps).map((maxTokens) => {
       const { graph, report } = optimize(section, { ...options, maxTokens });
       reports.push({ section: section.name, maxTokens, events: report, graph });
       return { maxTokens, graph };

@@ -19,7 +19,7 @@ export interface GraphStage {
 /** The graph of every section at one place of the pipeline. */
 export function graphsAt(spec: Spec, { bucket, after, disabled }: GraphStage): readonly Graph[] {
   const deterministicBatch = spec.deterministic === 'batch';
-  const buckets = bucketTokens(deterministicBatch);
+  const buckets = bucketTokens(deterministicBatch, WEBGPU_BASELINE);
   const maxTokens = bucket === 'decode' ? buckets[0] : undefined;
   return lowerToGraphs(spec).sections.map((section) => {
     if (after === 'lower') return section;

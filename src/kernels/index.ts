@@ -7,5 +7,5 @@ export * from './dense/index.ts';
 export { applyEpilogue, activate, epilogueCount } from './epilogue.ts';
 export type { Activation, Epilogue, GluClamp } from './epilogue.ts';
 export { legalMatvec, legalTile, matvecColumns, tileSharedBytes, tileThreads } from './schedule.ts';
-export type { MatvecSchedule, TileSchedule, TileShape } from './schedule.ts';
+export type { FmaTile, MatvecSchedule, MmaTile, TileSchedule, TileShape, WgmmaTile } from './schedule.ts';
 export * from './moe/index.ts';

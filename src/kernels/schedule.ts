@@ -5,15 +5,37 @@
 import type { MainloopSchedule } from '../ir/kernel/types.ts';
 import type { Capabilities, Verdict } from '../target/types.ts';
 
-/** A block computes bm x bn outputs, a thread tm x tn of them, in slices of depth bk where operands are staged. */
-export interface TileSchedule {
+/** A block computes bm x bn outputs, in slices of depth bk where operands are staged; the variant says by what. */
+export type TileSchedule = FmaTile | MmaTile | WgmmaTile;
+
+interface BlockTile {
   readonly bm: number;
   readonly bn: number;
   readonly bk: number;
+}
+
+/** Each thread computes tm x tn outputs with fma. Runs anywhere. */
+export interface FmaTile extends BlockTile {
+  readonly variant?: 'fma';
   readonly tm: number;
   readonly tn: number;
   /** `register`: threads load what they multiply; `shared`: slices of both operands are staged in shared memory. */
   readonly staging: 'register' | 'shared';
+}
+
+/** Tensor cores of single warps: warpsM x warpsN of them side by side, slices in a ring of `stages`. */
+export interface MmaTile extends BlockTile {
+  readonly variant: 'mma-sync';
+  readonly warpsM: number;
+  readonly warpsN: number;
+  readonly stages: number;
+}
+
+/** Tensor cores of warpgroups: one loads, `consumers` multiply 64 rows each; blocks walk over the tiles. */
+export interface WgmmaTile extends BlockTile {
+  readonly variant: 'wgmma';
+  readonly consumers: number;
+  readonly stages: number;
 }
 
 /** What a schedule must suit: depth and access width of the operands, and matrices of weights that are read side by side. */
@@ -22,21 +44,94 @@ export interface TileShape {
   readonly lanes: number;
   /** 2 for gated units. */
   readonly count: number;
+  /** Storage of weights and rows; f32 where not said. */
+  readonly weightElem?: 'f32' | 'f16' | 'bf16';
+  readonly xElem?: 'f32' | 'f16' | 'bf16';
 }
 
-export const tileThreads = (s: TileSchedule): number => (s.bm / s.tm) * (s.bn / s.tn);
+const WARP = 32;
+const WARPGROUP = 128;
+/** Rows of one wgmma. */
+const GROUP_ROWS = 64;
 
-/** Bytes of shared memory the main loop stages: slices lie as [depth / lanes][rows + 1]. */
+export function tileThreads(s: TileSchedule): number {
+  switch (s.variant) {
+    case 'mma-sync':
+      return WARP * s.warpsM * s.warpsN;
+    case 'wgmma':
+      return WARPGROUP * (s.consumers + 1);
+    default:
+      return (s.bm / s.tm) * (s.bn / s.tn);
+  }
+}
+
+/** Columns that a thread hands on side by side: what a map over the tile may store at once. */
+export const tileLanes = (s: TileSchedule, n: number): 1 | 2 => (s.variant === undefined || s.variant === 'fma' || n % 2 !== 0 ? 1 : 2);
+
+/** Bytes of shared memory the main loop stages: slices of fma lie as [depth / lanes][rows + 1], those of tensor cores as [rows][bk] in 16 bits. */
 export function tileSharedBytes(s: TileSchedule, shape: TileShape): number {
+  if (s.variant === 'mma-sync') return 2 * s.stages * s.bk * (s.bm + shape.count * s.bn);
+  // A full and an empty barrier a stage, and room to begin at a multiple of 1024.
+  if (s.variant === 'wgmma') return 2 * s.stages * s.bk * (s.bm + shape.count * s.bn) + 16 * s.stages + 1024;
   if (s.staging === 'register') return 0;
   const depth = Math.ceil(Math.min(s.bk, shape.k) / shape.lanes) * shape.lanes;
   return 4 * depth * (s.bm + 1 + shape.count * (s.bn + 1));
 }
 
+/** Bytes of the loops that one kernel runs over `shapes`: rings of tensor cores take turns, slices of fma do not. */
+export function kernelSharedBytes(s: TileSchedule, shapes: readonly TileShape[]): number {
+  const bytes = shapes.map((shape) => tileSharedBytes(s, shape));
+  return s.variant === undefined || s.variant === 'fma' ? bytes.reduce((a, x) => a + x, 0) : Math.max(...bytes);
+}
+
 /** f32 accumulators and operands one thread holds; more than this spills everywhere. */
 const MAX_THREAD_VALUES = 256;
+/** Accumulators a thread may hold where fragments stand beside them: of 255 registers, of the 232 of a consumer. */
+const MAX_FRAGMENT_SUMS = 128;
+/** Elements that an asynchronous copy moves at once. */
+const COPY = 8;
 
 const no = (why: string): Verdict => ({ ok: false, why });
+const YES: Verdict = { ok: true };
+
+/** What both kinds of tensor cores ask of the operands. */
+function legalHalves(variant: 'mma-sync' | 'wgmma', shape: TileShape, caps: Capabilities): Verdict {
+  const { weightElem = 'f32', xElem = 'f32' } = shape;
+  if (!caps.matrix.includes(variant)) return no(`${caps.profile} has no ${variant}`);
+  if (weightElem === 'f32') return no(`${variant} multiplies 16-bit weights, these are f32`);
+  if (xElem !== weightElem && (variant === 'wgmma' || xElem !== 'f32')) return no(`${variant} takes no rows of ${xElem} with weights of ${weightElem}`);
+  return shape.k % COPY === 0 ? YES : no(`a depth of ${shape.k} is no multiple of ${COPY}`);
+}
+
+function legalMma(s: MmaTile, shape: TileShape, caps: Capabilities): Verdict {
+  const halves = legalHalves('mma-sync', shape, caps);
+  if (!halves.ok) return halves;
+  if (s.bk % 16 !== 0) return no(`bk ${s.bk} is no multiple of 16`);
+  if (s.stages < 2) return no('a ring of one stage');
+  if (s.bm % (16 * s.warpsM) !== 0) return no(`${s.warpsM} warps do not divide bm ${s.bm} into pieces of 16`);
+  if (s.bn % (8 * s.warpsN) !== 0) return no(`${s.warpsN} warps do not divide bn ${s.bn} into pieces of 8`);
+  const sums = (shape.count * s.bm * s.bn) / tileThreads(s);
+  return sums > MAX_FRAGMENT_SUMS ? no(`${sums} sums a thread, at most ${MAX_FRAGMENT_SUMS} stay in registers`) : YES;
+}
+
+function legalWgmma(s: WgmmaTile, shape: TileShape, caps: Capabilities): Verdict {
+  const halves = legalHalves('wgmma', shape, caps);
+  if (!halves.ok) return halves;
+  if (s.bk !== 64) return no(`bk ${s.bk}: a row of a slice is 128 bytes, 64 elements`);
+  if (s.stages < 2) return no('a ring of one stage');
+  if (s.bm !== GROUP_ROWS * s.consumers) return no(`bm ${s.bm} is not ${GROUP_ROWS} rows for each of ${s.consumers} consumers`);
+  if (s.bn % 8 !== 0 || s.bn > 256) return no(`bn ${s.bn} is no multiple of 8 up to 256`);
+  const sums = (shape.count * GROUP_ROWS * s.bn) / WARPGROUP;
+  return sums > MAX_FRAGMENT_SUMS ? no(`${sums} sums a thread, at most ${MAX_FRAGMENT_SUMS} stay in registers`) : YES;
+}
+
+function legalFma(s: FmaTile, shape: TileShape): Verdict {
+  if (s.bm % s.tm !== 0) return no(`tm ${s.tm} does not divide bm ${s.bm}`);
+  if (s.bn % s.tn !== 0) return no(`tn ${s.tn} does not divide bn ${s.bn}`);
+  if (s.staging === 'shared' && s.bk % shape.lanes !== 0) return no(`bk ${s.bk} is no multiple of ${shape.lanes} lanes`);
+  const values = shape.count * s.tm * s.tn + shape.lanes * (s.tm + shape.count * s.tn);
+  return values > MAX_THREAD_VALUES ? no(`${values} values a thread, at most ${MAX_THREAD_VALUES} stay in registers`) : YES;
+}
 
 /** Whether a block can run the schedule on a device. */
 export function legalTile(s: TileSchedule, shape: TileShape, caps: Capabilities): Verdict {
@@ -44,16 +139,13 @@ export function legalTile(s: TileSchedule, shape: TileShape, caps: Capabilities)
     if (typeof value === 'number' && !(Number.isInteger(value) && value > 0))
       return no(`${name} is ${value}, not a whole number from 1 up`);
   }
-  if (s.bm % s.tm !== 0) return no(`tm ${s.tm} does not divide bm ${s.bm}`);
-  if (s.bn % s.tn !== 0) return no(`tn ${s.tn} does not divide bn ${s.bn}`);
+  const own =
+    s.variant === 'mma-sync' ? legalMma(s, shape, caps) : s.variant === 'wgmma' ? legalWgmma(s, shape, caps) : legalFma(s, shape);
+  if (!own.ok) return own;
   const threads = tileThreads(s);
   if (threads > caps.maxThreadsPerBlock) return no(`${threads} threads, the device has ${caps.maxThreadsPerBlock} a block`);
-  if (s.staging === 'shared' && s.bk % shape.lanes !== 0) return no(`bk ${s.bk} is no multiple of ${shape.lanes} lanes`);
   const bytes = tileSharedBytes(s, shape);
-  if (bytes > caps.maxSharedBytes) return no(`${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`);
-  const values = shape.count * s.tm * s.tn + shape.lanes * (s.tm + shape.count * s.tn);
-  if (values > MAX_THREAD_VALUES) return no(`${values} values a thread, at most ${MAX_THREAD_VALUES} stay in registers`);
-  return { ok: true };
+  return bytes > caps.maxSharedBytes ? no(`${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`) : YES;
 }
 
 /** Throws with the reason where the schedule is not legal. */
@@ -62,13 +154,16 @@ export function wantLegalTile(family: string, s: TileSchedule, shape: TileShape,
   if (!verdict.ok) throw new Error(`${family}: ${verdict.why}`);
 }
 
-export const mainloopSchedule = (s: TileSchedule): MainloopSchedule => ({
-  variant: 'fma',
-  staging: s.staging,
-  tm: s.tm,
-  tn: s.tn,
-  bk: s.bk,
-});
+export function mainloopSchedule(s: TileSchedule): MainloopSchedule {
+  switch (s.variant) {
+    case 'mma-sync':
+      return { variant: 'mma-sync', warpsM: s.warpsM, warpsN: s.warpsN, bk: s.bk, stages: s.stages };
+    case 'wgmma':
+      return { variant: 'wgmma', consumers: s.consumers, bk: s.bk, stages: s.stages };
+    default:
+      return { variant: 'fma', staging: s.staging, tm: s.tm, tn: s.tn, bk: s.bk };
+  }
+}
 
 /** As `Kernel.schedule` has it. */
 export const tileRecord = (s: TileSchedule): Readonly<Record<string, number | string>> => ({ ...s });

@@ -20,6 +20,7 @@ export const CUDA_SM80: Capabilities = {
   subgroupSize: 32,
   stores16: true,
   matrix: ['mma-sync'],
+  tokenBuckets: [128, 1024],
   multiprocessors: 108,
 };
 

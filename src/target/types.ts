@@ -26,6 +26,8 @@ export interface Capabilities {
   readonly stores16: boolean;
   /** Instructions that multiply small matrices, fastest first. */
   readonly matrix: readonly MatrixInstruction[];
+  /** Most tokens of the calls that get kernels of their own, beside few tokens and any number. */
+  readonly tokenBuckets: readonly number[];
   /** Blocks run on so many processors side by side, where the profile knows. */
   readonly multiprocessors?: number;
 }
@@ -46,6 +48,7 @@ export const WEBGPU_BASELINE: Capabilities = {
   f16: false,
   stores16: false,
   matrix: [],
+  tokenBuckets: [],
 };
 
 /** A desktop GPU in a browser. */

@@ -1,17 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { legalMatvec, legalTile, tileSharedBytes, tileThreads } from '../../src/kernels/index.ts';
-import type { TileSchedule } from '../../src/kernels/index.ts';
+import type { FmaTile } from '../../src/kernels/index.ts';
 import { groupedSchedule } from '../../src/kernels/moe/grouped.ts';
 import { WEBGPU_BASELINE } from '../../src/target/types.ts';
 import type { Verdict } from '../../src/target/types.ts';
 
-const good: TileSchedule = { bm: 8, bn: 64, bk: 16, tm: 4, tn: 4, staging: 'shared' };
+const good: FmaTile = { bm: 8, bn: 64, bk: 16, tm: 4, tn: 4, staging: 'shared' };
 const shape = { k: 128, lanes: 4, count: 2 };
 const why = (v: Verdict): string => (v.ok ? 'legal' : v.why);
 
 describe('schedules', () => {
   it('are refused with the reason', () => {
-    const check = (s: Partial<TileSchedule>): string => why(legalTile({ ...good, ...s }, shape, WEBGPU_BASELINE));
+    const check = (s: Partial<FmaTile>): string => why(legalTile({ ...good, ...s }, shape, WEBGPU_BASELINE));
     expect(check({})).toBe('legal');
     expect(check({ tm: 3 })).toMatch(/tm 3 does not divide bm 8/);
     expect(check({ tn: 5 })).toMatch(/tn 5 does not divide bn 64/);

@@ -10,9 +10,12 @@ export interface Namer {
   variable(name: string): string;
 }
 
+/** A set of words, or a rule that tells them. */
+export type Words = Pick<ReadonlySet<string>, 'has'>;
+
 export interface Dialect {
   /** Words that no printed identifier may be. */
-  readonly reserved: ReadonlySet<string>;
+  readonly reserved: Words;
   ty(t: Ty): string;
   literal(value: number, t: Ty): string;
   readonly builtins: Readonly<Record<Builtin, string>>;
@@ -33,9 +36,16 @@ export interface Dialect {
   var(t: Ty, name: string, value: string): string;
   /** A register array. */
   local(buf: Buffer, name: string): string;
-  for(name: string, from: string, to: string, step: number, unroll: boolean): string;
+  /** The lines before the loop's brace. */
+  for(name: string, from: string, to: string, step: number, unroll: boolean): readonly string[];
   /** `global`: the kernel also hands global memory from thread to thread. */
   barrier(scope: 'subgroup' | 'block', global: boolean): string;
+  /** The address of one access. */
+  address(buf: Buffer, name: string, index: string): string;
+  /** One of the kernel's tensor maps. */
+  map(name: string): string;
+  /** A call of the prelude's wrapper of one instruction. */
+  machine(op: string, immediates: readonly number[], args: readonly string[]): string;
   /** The whole text around a printed body. */
   module(parts: ModuleParts): string;
 }
@@ -44,7 +54,9 @@ export interface ModuleParts {
   readonly kernel: Kernel;
   readonly names: Namer;
   readonly shared: readonly Buffer[];
+  /** Those that the body reads. */
   readonly builtins: ReadonlySet<Builtin>;
+  readonly scalars: ReadonlySet<ScalarName>;
   /** Whether any subgroup operation is used. */
   readonly subgroups: boolean;
   readonly body: string;

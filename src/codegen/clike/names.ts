@@ -1,6 +1,6 @@
 /** Printed identifiers: readable, unique, and never a reserved word of the target. */
 import type { Buffer, Kernel } from '../../ir/kernel/types.ts';
-import type { Namer } from './dialect.ts';
+import type { Namer, Words } from './dialect.ts';
 
 const clean = (name: string): string => {
   const s = name.replace(/[^A-Za-z0-9_]+/g, '_').replace(/^_+/, '').replace(/__+/g, '_');
@@ -11,7 +11,7 @@ const clean = (name: string): string => {
  * Buffers are named first, in the order of the parameters; variables then avoid the buffers' names.
  * One IR name gives one printed name throughout the kernel.
  */
-export function namer(kernel: Kernel, reserved: ReadonlySet<string>): Namer {
+export function namer(kernel: Kernel, reserved: Words): Namer {
   const taken = new Set<string>([kernel.name]);
   const buffers = new Map<string, string>();
   const variables = new Map<string, string>();

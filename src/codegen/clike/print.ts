@@ -4,7 +4,7 @@
  * parentheses except where + - * / % nest in the usual way: WGSL refuses the other mixtures.
  */
 import { assertNever } from '../../base/assert-never.ts';
-import type { BinOp, Buffer, Builtin, Expr, Kernel, Stmt } from '../../ir/kernel/types.ts';
+import type { BinOp, Buffer, Builtin, Expr, Kernel, MachineArg, ScalarName, Stmt } from '../../ir/kernel/types.ts';
 import type { Dialect, Namer } from './dialect.ts';
 import { namer } from './names.ts';
 
@@ -17,6 +17,7 @@ interface Context {
   readonly names: Namer;
   readonly shared: Buffer[];
   readonly builtins: Set<Builtin>;
+  readonly scalars: Set<ScalarName>;
   /** Some parameter is both read and written. */
   readonly global: boolean;
   subgroups: boolean;
@@ -47,7 +48,8 @@ const isComparison = (op: BinOp): boolean =>
 /** As an operand of a postfix or prefix operator. */
 function tight(c: Context, e: Expr): string {
   const text = expr(c, e);
-  return e.k === 'bin' && e.op !== 'min' && e.op !== 'max' ? `(${text})` : e.k === 'un' ? `(${text})` : text;
+  const isOperator = (e.k === 'bin' && e.op !== 'min' && e.op !== 'max') || e.k === 'un' || text.startsWith('-');
+  return isOperator ? `(${text})` : text;
 }
 
 /** As an argument of a call: comparisons keep parentheses, or `a < b, c > d` would read as a template. */
@@ -67,6 +69,7 @@ function expr(c: Context, e: Expr): string {
       c.builtins.add(e.id);
       return d.builtins[e.id];
     case 'scalar':
+      c.scalars.add(e.name);
       return d.scalar(e.name);
     case 'un':
       return `${e.op === 'neg' ? '-' : '!'}${tight(c, e.a)}`;
@@ -93,6 +96,20 @@ function expr(c: Context, e: Expr): string {
       return d.subgroup(e.op, e.ty, argument(c, e.a), e.lane);
     default:
       return assertNever(e);
+  }
+}
+
+/** An operand of a machine instruction; immediates are printed apart. */
+function argumentOf(c: Context, a: MachineArg): readonly string[] {
+  switch (a.k) {
+    case 'value':
+      return [argument(c, a.value)];
+    case 'address':
+      return [c.d.address(a.buf, c.names.buffer(a.buf), expr(c, a.index))];
+    case 'map':
+      return [c.d.map(c.names.variable(a.name))];
+    case 'immediate':
+      return [];
   }
 }
 
@@ -132,9 +149,11 @@ function stmt(c: Context, s: Stmt, pad: string): string[] {
       return [...lines, `${pad}}`];
     }
     case 'for': {
-      const head = d.for(names.variable(s.name), expr(c, s.from), expr(c, s.to), s.step, s.unroll);
-      return [`${pad}${head} {`, ...block(c, s.body, inner), `${pad}}`];
+      const head = d.for(names.variable(s.name), expr(c, s.from), expr(c, s.to), s.step, s.unroll).map((line) => pad + line);
+      return [`${head.join('\n')} {`, ...block(c, s.body, inner), `${pad}}`];
     }
+    case 'machine':
+      return [pad + d.machine(s.op, s.args.filter((a) => a.k === 'immediate').map((a) => a.value), s.args.flatMap((a) => argumentOf(c, a)))];
     case 'tile.alloc':
     case 'tile.mainloop':
     case 'tile.map':
@@ -148,7 +167,7 @@ function stmt(c: Context, s: Stmt, pad: string): string[] {
 /** The whole module of one kernel, ending in a newline. */
 export function printKernel(kernel: Kernel, d: Dialect): string {
   const global = kernel.params.some((p) => p.access === 'read_write');
-  const c: Context = { d, names: namer(kernel, d.reserved), shared: [], builtins: new Set(), global, subgroups: false };
+  const c: Context = { d, names: namer(kernel, d.reserved), shared: [], builtins: new Set(), scalars: new Set(), global, subgroups: false };
   const body = block(c, kernel.body, '  ').join('\n');
-  return d.module({ kernel, names: c.names, shared: c.shared, builtins: c.builtins, subgroups: c.subgroups, body });
+  return d.module({ kernel, names: c.names, shared: c.shared, builtins: c.builtins, scalars: c.scalars, subgroups: c.subgroups, body });
 }

@@ -6,6 +6,7 @@
  */
 import type { Buffer, Elem, ScalarName, Ty } from '../../ir/kernel/types.ts';
 import type { Dialect, ModuleParts } from '../clike/dialect.ts';
+import { f32Literal } from '../clike/literals.ts';
 import { RESERVED_WORDS } from './reserved.ts';
 
 const isPacked = (elem: Elem): boolean => elem === 'f16' || elem === 'bf16';
@@ -13,25 +14,6 @@ const isPacked = (elem: Elem): boolean => elem === 'f16' || elem === 'bf16';
 const valueElem = (elem: Elem): string => (isPacked(elem) ? 'f32' : elem);
 const ty = (t: Ty): string => (t.lanes === 1 ? valueElem(t.elem) : `vec${t.lanes}<${valueElem(t.elem)}>`);
 const scalarField = (name: ScalarName): string => name.replace('.', '_');
-
-const MAX_F32 = 3.4028234663852886e38;
-
-/** Shortest decimal that reads back as the same f32. */
-export function f32Literal(value: number): string {
-  const x = Math.fround(value);
-  if (!Number.isFinite(x)) throw new Error(`${value} has no f32 literal`);
-  if (Object.is(x, -0)) return '-0.0f';
-  let text = String(x);
-  for (let digits = 1; digits <= 9; digits++) {
-    const short = x.toPrecision(digits);
-    // A decimal beyond the largest f32 is refused even where it rounds to it.
-    if (Math.fround(Number(short)) === x && Math.abs(Number(short)) <= MAX_F32) {
-      text = String(Number(short));
-      break;
-    }
-  }
-  return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
-}
 
 function literal(value: number, t: Ty): string {
   switch (t.elem) {
@@ -119,7 +101,10 @@ export const wgsl: Dialect = {
     'subgroup.size': 'subgroup_size',
   },
   scalar: (name) => `scalars.${scalarField(name)}`,
-  call: (fn, _t, args) => `${CALLS[fn] ?? fn}(${args.join(', ')})`,
+  call(fn, _t, args) {
+    if (fn === 'pack.bf16') throw new Error('WGSL packs no bf16');
+    return fn === 'pack.f16' ? `pack2x16float(vec2<f32>(${args.join(', ')}))` : `${CALLS[fn] ?? fn}(${args.join(', ')})`;
+  },
   cast: (t, from, a) => (isPacked(from.ty.elem) && t.elem === 'f32' ? a : `${ty(t)}(${a})`),
   bitcast: (t, _from, a) => `bitcast<${ty(t)}>(${a})`,
   splat: (t, a) => `${ty(t)}(${a})`,
@@ -143,7 +128,16 @@ export const wgsl: Dialect = {
   let: (_t, name, value) => `let ${name} = ${value};`,
   var: (t, name, value) => `var ${name}: ${ty(t)} = ${value};`,
   local: (buf, name) => `var ${name}: array<${ty(buf)}, ${buf.size}>;`,
-  for: (name, from, to, step) => `for (var ${name}: u32 = ${from}; ${name} < ${to}; ${name} += ${step}u)`,
+  for: (name, from, to, step) => [`for (var ${name}: u32 = ${from}; ${name} < ${to}; ${name} += ${step}u)`],
+  address(_buf, name) {
+    throw new Error(`${name}: WGSL has no addresses`);
+  },
+  map(name) {
+    throw new Error(`${name}: WGSL has no tensor maps`);
+  },
+  machine(op) {
+    throw new Error(`${op} is an instruction of another target`);
+  },
   barrier: (_scope, global) => (global ? 'storageBarrier(); workgroupBarrier();' : 'workgroupBarrier();'),
   module,
 };

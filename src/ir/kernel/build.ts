@@ -3,7 +3,7 @@
  * so that emitted kernels read as if written by hand. No builder knows a target.
  */
 import type {
-  BinOp, Buffer, Builtin, Elem, Expr, Fn, Lanes, ReduceOp, ScalarName, Scope, Stmt, SubgroupOp, Tile, Ty, View,
+  BinOp, Buffer, Builtin, Elem, Expr, Fn, Lanes, MachineArg, ReduceOp, ScalarName, Scope, Stmt, SubgroupOp, Tile, Ty, View,
   MainloopSchedule,
 } from './types.ts';
 
@@ -117,6 +117,9 @@ export function fma(a: Expr, b: Expr, c: Expr): Expr {
   return call('fma', ty(c.ty.elem, lanes), splat(lanes, a), splat(lanes, b), splat(lanes, c));
 }
 
+/** Two f32 as one word of 16-bit numbers, `a` in the low half, rounded to nearest even. */
+export const packHalves = (elem: 'f16' | 'bf16', a: Expr, b: Expr): Expr => call(elem === 'f16' ? 'pack.f16' : 'pack.bf16', U32, a, b);
+
 // ---------------------------------------------------------------- shapes of values
 
 export const cast = (elem: Elem, a: Expr): Expr =>
@@ -169,9 +172,9 @@ export function atomic(op: 'add' | 'max', buf: Buffer, index: Expr, value: Expr,
 
 export const tileAlloc = (tile: Tile): Stmt => ({ k: 'tile.alloc', tile });
 
-export function view(buf: Buffer, index: (row: Expr, col: Expr) => Expr, guard?: (row: Expr) => Expr): View {
+export function view(buf: Buffer, index: (row: Expr, col: Expr) => Expr, guard?: (row: Expr) => Expr, matrix?: View['matrix']): View {
   const row = variable('row');
-  const v = { buf, row: 'row', col: 'col', index: index(row, variable('col')) };
+  const v = { buf, row: 'row', col: 'col', index: index(row, variable('col')), ...(matrix === undefined ? {} : { matrix }) };
   return guard === undefined ? v : { ...v, guard: guard(row) };
 }
 
@@ -179,12 +182,20 @@ export const mainloop = (tile: Tile, a: View, b: readonly View[], depth: number,
   k: 'tile.mainloop', tile, a, b, depth, schedule,
 });
 
-export function tileMap(tile: Tile, body: (row: Expr, col: Expr, values: readonly Expr[]) => readonly Stmt[]): Stmt {
+export function tileMap(tile: Tile, body: (row: Expr, col: Expr, values: readonly Expr[]) => readonly Stmt[], lanes: 1 | 2 = 1): Stmt {
   const values = Array.from({ length: tile.count }, (_, i) => `v${i}`);
   return {
-    k: 'tile.map', tile, row: 'r', col: 'c', values,
-    body: body(variable('r'), variable('c'), values.map((v) => variable(v, F32))),
+    k: 'tile.map', tile, row: 'r', col: 'c', lanes, values,
+    body: body(variable('r'), variable('c'), values.map((v) => variable(v, ty('f32', lanes)))),
   };
 }
 
 export const reduce = (name: string, op: ReduceOp, value: Expr): Stmt => ({ k: 'tile.reduce', name, op, value });
+
+// ---------------------------------------------------------------- instructions of one machine
+
+export const machine = (op: string, ...args: readonly MachineArg[]): Stmt => ({ k: 'machine', op, args });
+export const value = (e: Expr): MachineArg => ({ k: 'value', value: e });
+export const address = (buf: Buffer, index: Expr): MachineArg => ({ k: 'address', buf, index });
+export const immediate = (n: number): MachineArg => ({ k: 'immediate', value: n });
+export const map = (name: string): MachineArg => ({ k: 'map', name });

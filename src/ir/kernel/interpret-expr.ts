@@ -9,7 +9,7 @@ import { READ } from './interpret-memory.ts';
 import type { Cells, Clock } from './interpret-memory.ts';
 import { FUNCTIONS, binary, conversion, copyValue, makeValue, makeVec } from './interpret-values.ts';
 import type { Mask, Unary, Value, Vec } from './interpret-values.ts';
-import { fmaF32 } from './numerics.ts';
+import { fmaF32, numberToBf16, numberToF16 } from './numerics.ts';
 import type { Builtin, Expr, ExprOf, ScalarName, Stmt } from './types.ts';
 
 /** A compiled expression: `run` fills `out` for the threads of the mask. */
@@ -161,6 +161,7 @@ function shortCircuit(op: '&&' | '||', a: Code, b: Code, c: Machine): Code {
 function compileCall(e: ExprOf<'call'>, c: Machine, at: Stmt): Code {
   const [a, b, d] = e.args.map((x) => compileExpr(x, c, at));
   if (a === undefined) throw new Error(`${e.fn} needs an argument`);
+  if (e.fn === 'pack.f16' || e.fn === 'pack.bf16') return packHalves(e.fn === 'pack.f16' ? numberToF16 : numberToBf16, a, b ?? a, c);
   if (e.fn !== 'fma') return mapComponents(e, a, FUNCTIONS[e.fn], c);
   if (b === undefined || d === undefined) throw new Error('fma needs three arguments');
   const out = makeValue(e.ty, c.threads);
@@ -179,6 +180,23 @@ function compileCall(e: ExprOf<'call'>, c: Machine, at: Stmt): Code {
           const t = m.threads[i] as number;
           to[t] = fmaF32(x[t] as number, y[t] as number, z[t] as number);
         }
+      }
+    },
+  };
+}
+
+function packHalves(round: (x: number) => number, low: Code, high: Code, c: Machine): Code {
+  const out = makeVec('u32', c.threads);
+  return {
+    out: [out],
+    run(m) {
+      low.run(m);
+      high.run(m);
+      const x = component(low.out, 0);
+      const y = component(high.out, 0);
+      for (let i = 0; i < m.n; i++) {
+        const t = m.threads[i] as number;
+        out[t] = ((round(y[t] as number) << 16) | round(x[t] as number)) >>> 0;
       }
     },
   };

@@ -98,7 +98,7 @@ export function binary(op: BinOp, elem: Elem): Binary | undefined {
   return INTEGER[op];
 }
 
-export const FUNCTIONS: Readonly<Record<Exclude<Fn, 'fma'>, Unary>> = {
+export const FUNCTIONS: Readonly<Record<Exclude<Fn, 'fma' | 'pack.f16' | 'pack.bf16'>, Unary>> = {
   exp: Math.exp,
   log: Math.log,
   sqrt: Math.sqrt,

@@ -194,6 +194,8 @@ class Interpreter implements Machine {
           this.clock.epoch++;
           this.#barriers++;
         };
+      case 'machine':
+        throw new Error(`${this.#kernel.name}: ${s.op} is an instruction of one machine; the interpreter runs the portable variant`);
       case 'tile.alloc':
       case 'tile.mainloop':
       case 'tile.map':

@@ -1,6 +1,6 @@
 /** Readable text of kernel IR, of both levels. For people, snapshots and fault messages; it is not read back. */
 import { assertNever } from '../../base/assert-never.ts';
-import type { Buffer, Expr, Kernel, Stmt, Tile, Ty, View } from './types.ts';
+import type { Buffer, Expr, Kernel, MachineArg, MainloopSchedule, Stmt, Tile, Ty, View } from './types.ts';
 
 export const printTy = (t: Ty): string => (t.lanes === 1 ? t.elem : `${t.elem}x${t.lanes}`);
 
@@ -55,6 +55,24 @@ function printView(v: View): string {
   return `(${v.row}, ${v.col}) => ${v.buf.name}[${printExpr(v.index)}]${guard}`;
 }
 
+function printSchedule(s: MainloopSchedule): string {
+  if (s.variant === 'fma') return `${s.staging} ${s.tm}x${s.tn} bk ${s.bk}`;
+  return `${s.variant} ${s.variant === 'mma-sync' ? `${s.warpsM}x${s.warpsN}` : s.consumers} bk ${s.bk} stages ${s.stages}`;
+}
+
+function printArg(a: MachineArg): string {
+  switch (a.k) {
+    case 'value':
+      return printExpr(a.value);
+    case 'address':
+      return `&${a.buf.name}[${printExpr(a.index)}]`;
+    case 'immediate':
+      return String(a.value);
+    case 'map':
+      return `map ${a.name}`;
+  }
+}
+
 /** The first line of a statement; nested bodies are left out. */
 export function printHead(s: Stmt): string {
   switch (s.k) {
@@ -82,12 +100,13 @@ export function printHead(s: Stmt): string {
     case 'tile.alloc':
       return `tile.alloc ${printTile(s.tile)}`;
     case 'tile.mainloop': {
-      const { staging, tm, tn, bk } = s.schedule;
       const operands = [s.a, ...s.b].map(printView).join(' ; ');
-      return `tile.mainloop ${s.tile.name} += ${operands} depth ${s.depth} {${staging} ${tm}x${tn} bk ${bk}}`;
+      return `tile.mainloop ${s.tile.name} += ${operands} depth ${s.depth} {${printSchedule(s.schedule)}}`;
     }
     case 'tile.map':
-      return `tile.map ${s.tile.name} (${[s.row, s.col, ...s.values].join(', ')})`;
+      return `tile.map ${s.tile.name} (${[s.row, s.col, ...s.values].join(', ')})${s.lanes === 1 ? '' : ` x${s.lanes}`}`;
+    case 'machine':
+      return `machine ${s.op}(${s.args.map(printArg).join(', ')})`;
     case 'tile.reduce':
       return `let ${s.name}: ${printTy(s.value.ty)} = tile.reduce.${s.op} ${printExpr(s.value)}`;
     default:

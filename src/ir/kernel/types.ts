@@ -31,6 +31,10 @@ export interface Buffer {
   readonly atomic?: boolean;
   /** Global only: derived by the pass `infer-access`. */
   readonly access?: Access;
+  /** Shared only: the variant that allocates it orders its accesses itself; no barrier is derived for it. */
+  readonly managed?: true;
+  /** Shared only: alignment in bytes where it must be more than that of its accesses. */
+  readonly align?: number;
 }
 
 export type BinOp =
@@ -39,8 +43,11 @@ export type BinOp =
   | '&&' | '||' | '&' | '|' | '^' | '<<' | '>>'
   | 'min' | 'max';
 export type UnOp = 'neg' | 'not';
-/** `fma(a, b, c)` = a · b + c; the others take one argument. */
-export type Fn = 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'abs' | 'floor' | 'fma';
+/**
+ * `fma(a, b, c)` = a · b + c; `pack.f16(a, b)` and `pack.bf16(a, b)` round two f32 to nearest even into one u32, a in its low
+ * half; the others take one argument.
+ */
+export type Fn = 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'abs' | 'floor' | 'fma' | 'pack.f16' | 'pack.bf16';
 /** Block and grid coordinates, the thread in its block; lane and subgroup exist only with subgroups. */
 export type Builtin =
   | 'block.x' | 'block.y' | 'block.z'
@@ -86,6 +93,11 @@ export interface View {
   readonly col: string;
   readonly index: Expr;
   readonly guard?: Expr;
+  /**
+   * Where the rows lie one after another: `index` = (first + row) · depth / lanes + col / lanes in a matrix of `rows` rows.
+   * Lets hardware copy boxes of it.
+   */
+  readonly matrix?: { readonly first: Expr; readonly rows: number };
 }
 
 /** Accumulators [count][rows, cols], f32, spread over the threads of a block as the expansion decides. */
@@ -106,8 +118,11 @@ export type TileStmt =
    * variant: every expansion of the `fma` variant gives the same bits.
    */
   | { readonly k: 'tile.mainloop'; readonly tile: Tile; readonly a: View; readonly b: readonly View[]; readonly depth: number; readonly schedule: MainloopSchedule }
-  /** Runs `body` once per element, `row`, `col` (u32) and `values` (f32, one per count) bound. No barrier inside. */
-  | { readonly k: 'tile.map'; readonly tile: Tile; readonly row: string; readonly col: string; readonly values: readonly string[]; readonly body: readonly Stmt[] }
+  /**
+   * Runs `body` once per run of `lanes` elements of a row (`col` is the first one's, a multiple of `lanes`), `row`, `col` (u32)
+   * and `values` (f32 x lanes, one per count) bound. No barrier inside.
+   */
+  | { readonly k: 'tile.map'; readonly tile: Tile; readonly row: string; readonly col: string; readonly lanes: 1 | 2; readonly values: readonly string[]; readonly body: readonly Stmt[] }
   /** Binds `name` in every thread to the reduction of `value` over the block, in a fixed order. Uniform control flow only. */
   | { readonly k: 'tile.reduce'; readonly name: string; readonly op: ReduceOp; readonly value: Expr };
 
@@ -126,13 +141,31 @@ export type Stmt =
   | { readonly k: 'atomic'; readonly op: 'add' | 'max'; readonly buf: Buffer; readonly index: Expr; readonly value: Expr; readonly result?: string }
   /** Survives to the printed source as a comment. Compiler text only. */
   | { readonly k: 'note'; readonly text: string }
+  /**
+   * One instruction of a machine that has no portable form, by the name of its wrapper in the target's prelude (`cp_async16`).
+   * Variants put it where they expand a main loop; it touches registers and `managed` memory only, and the interpreter
+   * does not run it.
+   */
+  | { readonly k: 'machine'; readonly op: string; readonly args: readonly MachineArg[] }
   | TileStmt;
+
+export type MachineArg =
+  | { readonly k: 'value'; readonly value: Expr }
+  /** The address of one access of a buffer. */
+  | { readonly k: 'address'; readonly buf: Buffer; readonly index: Expr }
+  /** A number that the instruction encodes. */
+  | { readonly k: 'immediate'; readonly value: number }
+  /** One of the kernel's tensor maps. */
+  | { readonly k: 'map'; readonly name: string };
 
 export type StmtOf<K extends Stmt['k']> = Extract<Stmt, { readonly k: K }>;
 export type ExprOf<K extends Expr['k']> = Extract<Expr, { readonly k: K }>;
 
-/** How a main loop is run; plain data. `register`: no shared memory, each thread loads what it needs. `shared`: operands staged in shared memory. */
-export interface MainloopSchedule {
+/** How a main loop is run; plain data, by the variant that runs it. */
+export type MainloopSchedule = FmaSchedule | MmaSyncSchedule | WgmmaSchedule;
+
+/** On any target. `register`: no shared memory, each thread loads what it needs. `shared`: operands staged in shared memory. */
+export interface FmaSchedule {
   readonly variant: 'fma';
   readonly staging: 'register' | 'shared';
   /** Rows and columns of the tile that one thread accumulates. */
@@ -140,6 +173,23 @@ export interface MainloopSchedule {
   readonly tn: number;
   /** Depth of one staged slice; a multiple of the operands' lanes. */
   readonly bk: number;
+}
+
+/** Tensor cores of one subgroup (NVIDIA sm_80 and up): slices of depth `bk` in a ring of `stages`, `warpsM` x `warpsN` subgroups side by side. */
+export interface MmaSyncSchedule {
+  readonly variant: 'mma-sync';
+  readonly warpsM: number;
+  readonly warpsN: number;
+  readonly bk: number;
+  readonly stages: number;
+}
+
+/** Tensor cores of four subgroups (NVIDIA sm_90a): one warpgroup loads, `consumers` warpgroups multiply 64 rows each. */
+export interface WgmmaSchedule {
+  readonly variant: 'wgmma';
+  readonly consumers: number;
+  readonly bk: number;
+  readonly stages: number;
 }
 
 export interface Kernel {
@@ -153,4 +203,15 @@ export interface Kernel {
   readonly body: readonly Stmt[];
   /** The schedule it was made from, for printing, hashing and tuning. */
   readonly schedule: Readonly<Record<string, number | string>>;
+  /** Parameters seen as matrices that hardware copies boxes of; put by variants. */
+  readonly tensorMaps?: readonly TensorMap[];
+}
+
+/** `param` as a matrix of 16-bit elements [rows, cols], copied in boxes of [boxRows, 64] with the 128-byte swizzle. */
+export interface TensorMap {
+  readonly name: string;
+  readonly param: string;
+  readonly rows: number;
+  readonly cols: number;
+  readonly boxRows: number;
 }

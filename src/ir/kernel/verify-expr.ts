@@ -144,6 +144,10 @@ function checkBin(e: ExprOf<'bin'>): string | undefined {
 }
 
 function checkCall(e: ExprOf<'call'>): string | undefined {
+  if (e.fn === 'pack.f16' || e.fn === 'pack.bf16') {
+    const two = e.args.length === 2 && e.args.every((a) => sameTy(a.ty, { elem: 'f32', lanes: 1 }));
+    return two && sameTy(e.ty, { elem: 'u32', lanes: 1 }) ? undefined : `${e.fn} makes u32 of two f32`;
+  }
   const arity = e.fn === 'fma' ? 3 : 1;
   if (e.args.length !== arity) return `${e.fn} takes ${arity} argument${arity === 1 ? '' : 's'}, not ${e.args.length}`;
   if (!e.args.every((a) => sameTy(a.ty, e.ty))) return `${e.fn} of ${e.args.map((a) => printTy(a.ty)).join(', ')} as ${printTy(e.ty)}`;

@@ -22,6 +22,8 @@ export interface Problem {
 export interface VerifyOptions {
   /** Whether subgroup operations and builtins may stand in the kernel; true where not said. */
   readonly subgroups?: boolean;
+  /** Whether machine instructions may; false where not said. */
+  readonly machine?: boolean;
   readonly limits?: { readonly maxThreadsPerBlock: number; readonly maxSharedBytes: number; readonly maxBindings: number };
 }
 
@@ -206,6 +208,16 @@ class Verifier {
         if (!scope.uniform) report('a barrier in control flow that is not uniform');
         if (scope.inMap) report('a barrier inside tile.map');
         return;
+      case 'machine':
+        if (this.#options.machine !== true) report(`machine instruction ${s.op} on a target that has none`);
+        for (const a of s.args) {
+          if (a.k === 'value') check(a.value);
+          if (a.k === 'address') {
+            check(a.index);
+            if (scope.buffers.get(a.buf.name) === undefined) report(`buffer ${a.buf.name} is not declared here`);
+          }
+        }
+        return;
       case 'tile.alloc':
       case 'tile.mainloop':
       case 'tile.map':
@@ -252,18 +264,22 @@ class Verifier {
       report(`tile ${tile.name} is used otherwise than it is declared`);
     }
     if (s.k === 'tile.map') {
-      const bound: (readonly [string, Ty])[] = [[s.row, U32], [s.col, U32], ...s.values.map((v): readonly [string, Ty] => [v, F32])];
+      const bound: (readonly [string, Ty])[] = [[s.row, U32], [s.col, U32], ...s.values.map((v): readonly [string, Ty] => [v, { elem: 'f32', lanes: s.lanes }])];
       if (s.values.length !== tile.count) report(`${s.values.length} values for ${tile.count} accumulators`);
       this.#body(s.body, { ...scope, inMap: true }, false, bound);
       return;
     }
-    if (s.schedule.staging === 'shared' && !scope.uniform) report('a staged main loop in control flow that is not uniform');
+    const staged = s.schedule.variant !== 'fma' || s.schedule.staging === 'shared';
+    if (staged && !scope.uniform) report('a staged main loop in control flow that is not uniform');
     if (s.b.length !== tile.count) report(`${s.b.length} operands b for ${tile.count} accumulators`);
     if (!Number.isInteger(s.depth) || s.depth < 1) report(`a depth of ${s.depth}`);
-    const { tm, tn, bk } = s.schedule;
-    if ([tm, tn, bk].some((n) => !Number.isInteger(n) || n < 1)) report('a schedule has whole, positive numbers');
-    else if (tile.rows % tm !== 0 || tile.cols % tn !== 0) report(`pieces of ${tm} x ${tn} do not divide the tile`);
-    else if ((tile.rows / tm) * (tile.cols / tn) > this.#kernel.block) report('more pieces than threads');
+    const numbers = Object.values(s.schedule).filter((n) => typeof n === 'number');
+    if (numbers.some((n) => !Number.isInteger(n) || n < 1)) report('a schedule has whole, positive numbers');
+    else if (s.schedule.variant === 'fma') {
+      const { tm, tn } = s.schedule;
+      if (tile.rows % tm !== 0 || tile.cols % tn !== 0) report(`pieces of ${tm} x ${tn} do not divide the tile`);
+      else if ((tile.rows / tm) * (tile.cols / tn) > this.#kernel.block) report('more pieces than threads');
+    }
     for (const v of [s.a, ...s.b]) this.#view(v, scope, report);
   }
 

@@ -1,6 +1,6 @@
 /** Traversal and rebuilding of kernel IR: everything passes and printers need to look at each part once. */
 import { assertNever } from '../../base/assert-never.ts';
-import type { Buffer, Expr, Kernel, Stmt, View } from './types.ts';
+import type { Buffer, Expr, Kernel, MachineArg, Stmt, View } from './types.ts';
 
 // ---------------------------------------------------------------- expressions
 
@@ -147,7 +147,16 @@ export const sameExpr = (a: Expr, b: Expr): boolean => a === b || (a.k === b.k &
 
 // ---------------------------------------------------------------- statements
 
-const viewExprs = (v: View): readonly Expr[] => (v.guard === undefined ? [v.index] : [v.guard, v.index]);
+const viewExprs = (v: View): readonly Expr[] => [
+  ...(v.guard === undefined ? [] : [v.guard]),
+  v.index,
+  ...(v.matrix === undefined ? [] : [v.matrix.first]),
+];
+
+const argExprs = (a: MachineArg): readonly Expr[] => (a.k === 'value' ? [a.value] : a.k === 'address' ? [a.index] : NONE);
+
+const mapArg = (a: MachineArg, f: (e: Expr) => Expr): MachineArg =>
+  a.k === 'value' ? { ...a, value: f(a.value) } : a.k === 'address' ? { ...a, index: f(a.index) } : a;
 
 /** Expressions that stand directly in a statement, in order of evaluation; not those of nested statements. */
 export function exprsOf(s: Stmt): readonly Expr[] {
@@ -166,6 +175,8 @@ export function exprsOf(s: Stmt): readonly Expr[] {
       return [s.cond];
     case 'tile.mainloop':
       return [s.a, ...s.b].flatMap(viewExprs);
+    case 'machine':
+      return s.args.flatMap(argExprs);
     case 'alloc':
     case 'barrier':
     case 'note':
@@ -211,7 +222,7 @@ export function visitExprs(body: readonly Stmt[], f: (e: Expr) => void): void {
 }
 
 function mapView(v: View, f: (e: Expr) => Expr): View {
-  const mapped = { ...v, index: f(v.index) };
+  const mapped = { ...v, index: f(v.index), ...(v.matrix === undefined ? {} : { matrix: { ...v.matrix, first: f(v.matrix.first) } }) };
   return v.guard === undefined ? mapped : { ...mapped, guard: f(v.guard) };
 }
 
@@ -245,6 +256,8 @@ export function mapExprsOf(s: Stmt, f: (e: Expr) => Expr): Stmt {
     }
     case 'tile.mainloop':
       return { ...s, a: mapView(s.a, f), b: s.b.map((v) => mapView(v, f)) };
+    case 'machine':
+      return { ...s, args: s.args.map((a) => mapArg(a, f)) };
     case 'alloc':
     case 'barrier':
     case 'note':
@@ -353,6 +366,8 @@ export function mapBuffers(kernel: Kernel, f: (buf: Buffer) => Buffer): Kernel {
         return [{ ...t, buf: f(t.buf) }];
       case 'tile.mainloop':
         return [{ ...t, a: view(t.a), b: t.b.map(view) }];
+      case 'machine':
+        return [{ ...t, args: t.args.map((a) => (a.k === 'address' ? { ...a, buf: f(a.buf) } : a)) }];
       default:
         return [t];
     }

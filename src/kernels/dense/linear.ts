@@ -18,6 +18,9 @@ export interface LinearProblem extends Rows, Segmented {
   readonly scale: number;
   readonly residual: boolean;
   readonly weightElem: StorageElem;
+  /** Storage of x and y; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly yElem?: StorageElem;
   /** Storage of the bias; absent: there is none. */
   readonly biasElem?: StorageElem;
   /** The most rows a call has, where that is known (a decode bucket). */
@@ -43,10 +46,13 @@ export function linear(p: LinearProblem, schedule: LinearSchedule | undefined, c
     shape: linearShape(p),
     extra,
     result(sums, col, at) {
-      const biased = sums.map((sum, i) => (bias === undefined ? sum : b.add(sum, b.loadF32(bias, b.add(col, b.u32(i * p.n))))));
+      /** Neighbouring elements, as many as the sums have lanes. */
+      const run = (buf: Buffer, first: Expr): Expr =>
+        b.pack(Array.from({ length: sums[0]?.ty.lanes ?? 1 }, (_, l) => b.loadF32(buf, b.add(first, b.u32(l)))));
+      const biased = sums.map((sum, i) => (bias === undefined ? sum : b.add(sum, run(bias, b.add(col, b.u32(i * p.n))))));
       const value = applyEpilogue(p.epilogue, biased);
-      const scaled: Expr = p.scale === 1 ? value : b.mul(value, b.f32(p.scale));
-      return residual === undefined ? scaled : b.add(scaled, b.load(residual, at));
+      const scaled: Expr = p.scale === 1 ? value : b.mul(value, b.splat(value.ty.lanes, b.f32(p.scale)));
+      return residual === undefined ? scaled : b.add(scaled, run(residual, at));
     },
   }, schedule, caps);
 }
@@ -57,6 +63,8 @@ export interface HeadLinearProblem extends Rows, Segmented {
   readonly n: number;
   readonly k: number;
   readonly weightElem: StorageElem;
+  readonly xElem?: StorageElem;
+  readonly yElem?: StorageElem;
   readonly maxRows?: number;
 }
 

@@ -8,17 +8,18 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Expr, ScalarName, Stmt, Tile, View } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
-import { mainloopSchedule, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
+import { matrixTile } from '../matrix-tile.ts';
+import { mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { TileSchedule } from '../schedule.ts';
 import {
-  define, globalBuffer, inLine, lanesFor, launch, line, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
+  define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
 } from './common.ts';
 import type { Rows, Segmented, StorageElem } from './common.ts';
 
-export interface LinearSchedule extends TileSchedule {
-  /** 1: a call of a single row runs a tile of one row, others one of bm. */
+export type LinearSchedule = TileSchedule & {
+  /** 1: a call of a single row runs a tile of one row, others one of bm (of variant fma). */
   readonly oneRow: 0 | 1;
-}
+};
 
 export interface MatmulProblem extends Rows, Segmented {
   readonly heads: number;
@@ -27,6 +28,9 @@ export interface MatmulProblem extends Rows, Segmented {
   /** 2: rows n … 2n − 1 of the weight give a second product. */
   readonly products: 1 | 2;
   readonly weightElem: StorageElem;
+  /** Storage of x and y; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly yElem?: StorageElem;
   /** The most rows a call has, where that is known (a decode bucket). */
   readonly maxRows?: number;
 }
@@ -40,9 +44,18 @@ export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSche
     const tm = Math.min(4, p.maxRows);
     return { bm: Math.ceil(p.maxRows / tm) * tm, bn: 64, tm, tn: 2, bk: 32 / p.products, staging, oneRow: p.maxRows > 1 ? 1 : 0 };
   }
+  const tensor = denseTile(p, caps);
+  if (tensor !== undefined) return { ...tensor, oneRow: 0 };
   if (staging === 'shared') return { bm: 64, bn: 64, tm: 8, tn: p.products === 2 ? 2 : 4, bk: 16, staging, oneRow: 0 };
   // Larger pieces are no faster in software and take a driver's compiler ten times as long.
   return { bm: 32, bn: p.products === 2 ? 32 : 64, tm: 4, tn: p.products === 2 ? 2 : 4, bk: 8, staging, oneRow: 0 };
+}
+
+/** Tensor cores where they can be had: tiles as tall as the call is likely to fill. */
+function denseTile(p: MatmulProblem, caps: Capabilities): TileSchedule | undefined {
+  const shape = { k: p.k, lanes: lanesFor(p.k), count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' };
+  const rows = p.maxRows === undefined ? 128 : Math.min(128, Math.max(16, powerOfTwo(p.maxRows / 4)));
+  return matrixTile(rows, p.n, [shape], caps);
 }
 
 export interface MatmulParts {
@@ -51,7 +64,7 @@ export interface MatmulParts {
   readonly shape: MatmulProblem;
   /** Operands between `weight` and `y`. */
   readonly extra: readonly (readonly [operand: string, buffer: Buffer])[];
-  /** What to store for column `col` of the head's n: `at` is the element of y, `row` counts rows of the call. */
+  /** What to store for the columns from `col` of the head's n on, as many as the sums have lanes: `at` is the element of y. */
   result(sums: readonly Expr[], col: Expr, at: Expr): Expr;
 }
 
@@ -65,7 +78,8 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
   const s = schedule ?? linearSchedule(p, caps);
   const lanes = lanesFor(p.k);
   const { oneRow, ...tileSchedule } = s;
-  wantLegalTile(family, tileSchedule, { k: p.k, lanes, count: p.products }, caps);
+  wantLegalTile(family, tileSchedule, { k: p.k, lanes, count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' }, caps);
+  if (oneRow === 1 && s.variant !== undefined && s.variant !== 'fma') throw new Error(`${family}: a tile of one row is for fma`);
   const block = tileThreads(s);
   const depth = p.k / lanes;
   const byHead = p.heads > 1;
@@ -73,9 +87,10 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
   const columns = segmentOf(byHead ? {} : p, p.n);
   wantIndexable(family, 'the weight', heads.most * p.products * columns.most * depth);
 
-  const x = globalBuffer('x', 'f32', lanes);
+  const x = globalBuffer('x', p.xElem ?? 'f32', lanes);
   const weight = globalBuffer('weight', p.weightElem, lanes);
-  const y = globalBuffer('y', 'f32');
+  const yLanes = tileLanes(s, p.n);
+  const y = globalBuffer('y', p.yElem ?? 'f32', yLanes);
   const rows = rowsExpr(p);
   const oneBand = p.maxRows !== undefined && p.maxRows <= s.bm;
   const perHead = Math.ceil(columns.most / s.bn);
@@ -105,23 +120,24 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
       weight,
       (c, kk) => access(b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0, c), kk),
       ragged ? exists : undefined,
+      { first: b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0), rows: heads.most * p.products * columns.most },
     );
     const operands = p.products === 2 ? [operand(0), operand(1)] : [operand(0)];
     return [
       b.tileAlloc(tile),
-      b.mainloop(tile, a, operands, p.k, { ...mainloopSchedule(s), tm }),
+      b.mainloop(tile, a, operands, p.k, s.variant === undefined || s.variant === 'fma' ? mainloopSchedule({ ...s, tm }) : mainloopSchedule(s)),
       b.tileMap(tile, (r, c, sums) => {
         const stored: Stmt[] = [];
         const col = define(stored, 'y_col', b.add(columns.first, col0, c));
         const at = define(stored, 'y_at', b.add(b.mul(headRow(r), b.u32(p.n)), col));
-        stored.push(b.store(y, at, parts.result(sums, col, at)));
+        stored.push(b.store(y, b.div(at, b.u32(yLanes)), b.cast(y.elem, parts.result(sums, col, at))));
         const inRows = bm === 1 ? b.bool(true) : b.lt(b.add(row0, r), rows);
         const valid = b.and(inRows, ragged ? exists(c) : b.bool(true));
         return valid.k === 'const' ? stored : [b.if_(valid, stored)];
-      }),
+      }, yLanes),
     ];
   };
-  const full = compute(s.bm, s.tm, 'acc');
+  const full = compute(s.bm, s.variant === undefined || s.variant === 'fma' ? s.tm : 1, 'acc');
   body.push(...(oneRow === 1 && s.bm > 1 ? [b.if_(b.eq(rows, b.u32(1)), compute(1, 1, 'acc_one'), full)] : full));
 
   const inside = byHead ? b.lt(localHead, heads.count) : b.lt(col0, columns.count);

@@ -8,11 +8,14 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { addSlot, finishSum } from './combine-sum.ts';
 import { DROPPED, define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, wantWhole } from './common.ts';
-import type { ElementwiseSchedule, Planned } from './common.ts';
+import type { ElementwiseSchedule, Planned, StorageElem } from './common.ts';
 import { planBuffer, rowOfSlotAt } from './plan-layout.ts';
 
 export interface CombineProblem extends Planned {
   readonly n: number;
+  /** Storage of x and of `shared`; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly sharedElem?: StorageElem;
   /** Which of the optional operands are there. */
   readonly weights: boolean;
   readonly shared: boolean;
@@ -21,7 +24,7 @@ export interface CombineProblem extends Planned {
   readonly scale: number;
 }
 
-/** x f32 [T · slots, n], weights f32 [T, slots], shared, residual and y f32 [T, n], sharedGate f32 [T, 1]. */
+/** x [T · slots, n], weights f32 [T, slots], shared [T, n], residual and y f32 [T, n], sharedGate f32 [T, 1]. */
 export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('combine', { n: p.n, slots: p.slots });
   const lanes = lanesFor(p.n);
@@ -31,11 +34,12 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
     params.push([name, buf]);
     return buf;
   };
-  const f32 = (name: string, wide: boolean): Buffer => bind(name, globalBuffer(name, 'f32', wide ? lanes : 1));
-  const x = f32('x', true);
+  const f32 = (name: string, rows: boolean): Buffer => bind(name, globalBuffer(name, 'f32', rows ? lanes : 1));
+  const wide = (name: string, elem: StorageElem): Buffer => bind(name, globalBuffer(name, elem, lanes));
+  const x = wide('x', p.xElem ?? 'f32');
   const by = p.mode === 'sorted' ? bind('plan', planBuffer()) : bind('ids', globalBuffer('ids', 'u32'));
   const weights = p.weights ? f32('weights', false) : undefined;
-  const shared = p.shared ? f32('shared', true) : undefined;
+  const shared = p.shared ? wide('shared', p.sharedElem ?? 'f32') : undefined;
   const sharedGate = p.shared && p.sharedGate ? f32('sharedGate', false) : undefined;
   const residual = p.residual ? f32('residual', true) : undefined;
   const y = f32('y', true);
@@ -58,7 +62,7 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
             const slot = define(inner, 'slot', b.add(b.mul(token, b.u32(p.slots)), s));
             const found = define(inner, 'found', b.load(by, p.mode === 'sorted' ? rowOfSlotAt(p, slot) : slot));
             const row = p.mode === 'sorted' ? found : slot;
-            const value = b.load(x, b.add(b.mul(row, b.u32(perRow)), col));
+            const value = b.loadF32(x, b.add(b.mul(row, b.u32(perRow)), col));
             const weight = weights === undefined ? undefined : b.load(weights, slot);
             return [...inner, b.if_(b.ne(found, b.u32(DROPPED)), [b.assign('sum', addSlot(sum, value, weight))])];
           }),
@@ -68,7 +72,7 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
             y,
             item,
             finishSum(sum, {
-              shared: shared === undefined ? undefined : b.load(shared, item),
+              shared: shared === undefined ? undefined : b.loadF32(shared, item),
               sharedGate: sharedGate === undefined ? undefined : b.load(sharedGate, token),
               scale: p.scale,
               residual: residual === undefined ? undefined : b.load(residual, item),

@@ -47,7 +47,7 @@ export function groupedCombine(p: GroupedProblem, s: MatvecSchedule, caps: Capab
       count: 1,
       n: side.n,
       depth: side.depth,
-      x: (i) => b.load(side.x, b.add(x0, i)),
+      x: (i) => b.loadF32(side.x, b.add(x0, i)),
       row: (col, i) => weightRow(p, side, local, i, col),
     });
     return columns.cols.map((col, j) => finishRow(p, side, found[j] ?? [], expert, b.min(col, b.u32(p.n - 1)), undefined));

@@ -43,13 +43,13 @@ export interface Sides {
 /** Binds x, weights and biases of both sides. */
 export function bindSides(p: GroupedProblem, params: Params): Sides {
   const lanes = lanesFor(p.k);
-  const x = params.bind('x', 'f32', lanes);
+  const x = params.bind('x', p.xElem ?? 'f32', lanes);
   const weight = params.bind('weight', p.weightElem, lanes);
   const routed: Side = { n: p.n, k: p.k, lanes, depth: p.k / lanes, x, weight, bias: params.maybe(p.biasElem, 'bias') };
   const s = p.shared;
   if (s === undefined) return { routed, shared: undefined };
   const wide = lanesFor(s.k);
-  const sx = s.ownX ? params.bind('sharedX', 'f32', wide) : x;
+  const sx = s.ownX ? params.bind('sharedX', s.xElem ?? 'f32', wide) : x;
   const sw = params.bind('sharedWeight', s.weightElem, wide);
   return {
     routed,
@@ -77,13 +77,16 @@ export const weightRow = (p: GroupedProblem, side: Side, bank: Expr, i: number, 
   return b.mul(b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col), b.u32(side.depth));
 };
 
-/** The stored value of column `col` from its sums; `bank` is the number of the expert among all, 0 for the shared FFN. */
+/** The stored values of the columns from `col` on, as many as the sums have lanes; `bank` is the number of the expert among all, 0 for the shared FFN. */
 export function finishRow(p: GroupedProblem, side: Side, sums: readonly Expr[], bank: Expr, col: Expr, weight: Expr | undefined): Expr {
   const rows = epilogueCount(p.epilogue) * side.n;
+  const { bias } = side;
   const values = sums.map((sum, i) => {
     // Scaling the input row scales its products.
-    const scaled = weight === undefined ? sum : b.mul(sum, weight);
-    return side.bias === undefined ? scaled : b.add(scaled, b.loadF32(side.bias, b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col)));
+    const scaled = weight === undefined ? sum : b.mul(sum, b.splat(sum.ty.lanes, weight));
+    if (bias === undefined) return scaled;
+    const at = b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col);
+    return b.add(scaled, b.pack(Array.from({ length: sum.ty.lanes }, (_, l) => b.loadF32(bias, b.add(at, b.u32(l))))));
   });
   return applyEpilogue(p.epilogue, values);
 }

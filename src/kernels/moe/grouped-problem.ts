@@ -11,6 +11,9 @@ export interface GroupedProblem extends Planned {
   readonly gather: boolean;
   readonly epilogue: Epilogue;
   readonly weightElem: StorageElem;
+  /** Storage of x and of the result y; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly yElem?: StorageElem;
   /** Storage of the bias [experts, rows of a bank]; absent: there is none. */
   readonly biasElem?: StorageElem;
   /** Operand `routeWeights`: multiplies the input rows, or with `combine` the output rows. */
@@ -33,6 +36,9 @@ export interface SharedProblem {
   readonly biasElem?: StorageElem;
   /** Operand `sharedX` [T, k]; else the rows of the gathered x. */
   readonly ownX: boolean;
+  /** Storage of `sharedX` where it is there, and of the result `shared`; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly yElem?: StorageElem;
   /** Operand `sharedGate` [T, 1]: with `combine`, the shared rows are multiplied by its sigmoid. */
   readonly gate: boolean;
 }

@@ -22,7 +22,7 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   const { routed, shared } = bindSides(p, params);
   const ids = params.bind('ids', 'u32');
   const routeWeights = params.maybe(p.routeWeights, 'routeWeights');
-  const y = params.bind('y', 'f32');
+  const y = params.bind('y', p.yElem ?? 'f32');
   const perBlock = matvecColumns(s);
   const l = line(addSize(routedSize(p.slots), shared === undefined ? 0 : 'T'), caps);
   const body: Stmt[] = [];
@@ -44,12 +44,12 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
       count,
       n: side.n,
       depth: side.depth,
-      x: (i) => b.load(side.x, b.add(x0, i)),
+      x: (i) => b.loadF32(side.x, b.add(x0, i)),
       row: (col, i) => weightRow(p, side, at.local, i, col),
     });
     columns.cols.forEach((col, j) => {
       const value = finishRow(p, side, sums[j] ?? [], at.expert, col, at.weight);
-      stmts.push(storing(columns, col, side.n, [b.store(out, b.add(b.mul(at.y, b.u32(side.n)), col), value)]));
+      stmts.push(storing(columns, col, side.n, [b.store(out, b.add(b.mul(at.y, b.u32(side.n)), col), b.cast(out.elem, value))]));
     });
     return stmts;
   };
@@ -73,7 +73,7 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   routedRow.push(b.if_(b.lt(local, bound.count), columnsThere.k === 'const' ? run : [b.if_(columnsThere, run)]));
   const sharedRow: Stmt[] = [];
   if (shared !== undefined) {
-    const out = params.bind('shared', 'f32');
+    const out = params.bind('shared', p.shared?.yElem ?? 'f32');
     const token = define(sharedRow, 'token', b.sub(row, rows));
     sharedRow.push(
       b.if_(

@@ -5,17 +5,19 @@
  */
 import { addSize, ceilDivSize } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
-import type { Expr, Stmt, Tile } from '../../ir/kernel/types.ts';
+import type { Buffer, Expr, Stmt, Tile } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
-import { mainloopSchedule, tileRecord, tileSharedBytes, tileThreads, wantLegalTile } from '../schedule.ts';
-import type { TileSchedule } from '../schedule.ts';
+import { kernelSharedBytes, mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
+import type { TileSchedule, TileShape } from '../schedule.ts';
 import { define, launch, line } from './common.ts';
 import { Params, bindSides, finishRow, groupedName, groupedScalars, inFirstSegment, localExpert, weightRow } from './grouped-parts.ts';
 import type { Side } from './grouped-parts.ts';
 import type { GroupedProblem } from './grouped-problem.ts';
 import { maxTiles, maxTilesSize, planBuffer, slotOfRowAt, tileAt, tileCountAt } from './plan-layout.ts';
+
+const halfOf = ({ elem }: Buffer): NonNullable<TileShape['xElem']> => (elem === 'f16' || elem === 'bf16' ? elem : 'f32');
 
 /** Rows of one tile and where their x is. */
 interface TileRows {
@@ -29,9 +31,11 @@ interface TileRows {
   /** Expert among those of the bound buffer, and among all. */
   readonly local: Expr;
   readonly expert: Expr;
+  /** Experts of the bound buffer. */
+  readonly banks: number;
   /** Factor of the input row. */
   weight(r: Expr): Expr | undefined;
-  readonly y: ReturnType<typeof planBuffer>;
+  readonly y: Buffer;
 }
 
 export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilities): Launch {
@@ -42,13 +46,12 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   const plan = planBuffer();
   params.list.splice(1, 0, ['plan', plan]);
   const routeWeights = params.maybe(p.routeWeights, 'routeWeights');
-  const y = params.bind('y', 'f32');
-  let bytes = 0;
-  for (const side of [routed, ...(shared === undefined ? [] : [shared])]) {
-    const shape = { k: side.k, lanes: side.lanes, count };
-    wantLegalTile('grouped_linear', s, shape, caps);
-    bytes += tileSharedBytes(s, shape);
-  }
+  const lanes = tileLanes(s, routed.n) === 2 && (shared === undefined || shared.n % 2 === 0) ? 2 : 1;
+  const y = params.bind('y', p.yElem ?? 'f32', lanes);
+  const sides = shared === undefined ? [routed] : [routed, shared];
+  const shapes = sides.map((side): TileShape => ({ k: side.k, lanes: side.lanes, count, weightElem: halfOf(side.weight), xElem: halfOf(side.x) }));
+  for (const shape of shapes) wantLegalTile('grouped_linear', s, shape, caps);
+  const bytes = kernelSharedBytes(s, shapes);
   if (bytes > caps.maxSharedBytes)
     throw new Error(`grouped_linear: ${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`);
 
@@ -59,7 +62,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   const col0 = define(body, 'col0', b.mul(b.builtin('block.z'), b.u32(s.bn)));
   const sharedTile: Stmt[] = [];
   if (shared !== undefined) {
-    const out = params.bind('shared', 'f32');
+    const out = params.bind('shared', p.shared?.yElem ?? 'f32', lanes);
     // Between the plan's last tile and the first shared one the row wraps to a number above every T.
     const row0 = define(sharedTile, 'shared_row0', b.mul(b.sub(tile, maxTiles(p)), b.u32(s.bm)));
     const run = computeTile(p, s, col0, {
@@ -70,6 +73,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
       yRow: (r) => b.add(row0, r),
       local: b.u32(0),
       expert: b.u32(0),
+      banks: 1,
       weight: () => undefined,
       y: out,
     });
@@ -92,6 +96,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
       rows,
       local,
       expert,
+      banks: Math.min(p.segmentRows ?? p.experts, p.experts),
       y,
       xRow: (r) => (p.gather ? b.div(slotOf(r), b.u32(p.slots)) : b.add(row0, r)),
       yRow: (r) => b.add(row0, r),
@@ -128,8 +133,12 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
   const access = (kk: Expr): Expr => b.div(kk, b.u32(side.lanes));
   const inRows = (r: Expr): Expr => b.lt(r, t.rows);
   const a = b.view(side.x, (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.depth)), access(kk)), inRows);
+  const rows = count * side.n;
   const banks = Array.from({ length: count }, (_, i) =>
-    b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined),
+    b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined, {
+      first: b.add(b.mul(t.local, b.u32(rows)), b.u32(i * side.n), col0),
+      rows: t.banks * rows,
+    }),
   );
   return [
     b.tileAlloc(acc),
@@ -137,9 +146,10 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
     b.tileMap(acc, (r, c, sums) => {
       const stmts: Stmt[] = [];
       const col = define(stmts, 'col', b.add(col0, c));
-      const value = finishRow(p, side, sums, t.expert, col, t.weight(r));
-      stmts.push(b.store(t.y, b.add(b.mul(t.yRow(r), b.u32(side.n)), col), value));
+      const value = b.cast(t.y.elem, finishRow(p, side, sums, t.expert, col, t.weight(r)));
+      const { lanes } = t.y;
+      stmts.push(b.store(t.y, b.add(b.mul(t.yRow(r), b.u32(side.n / lanes)), b.div(col, b.u32(lanes))), value));
       return [b.if_(ragged ? b.and(inRows(r), exists(c)) : inRows(r), stmts)];
-    }),
+    }, t.y.lanes === 2 ? 2 : 1),
   ];
 }

@@ -10,9 +10,11 @@
 import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
-import { tileSharedBytes } from '../schedule.ts';
-import type { TileSchedule } from '../schedule.ts';
+import { matrixTile } from '../matrix-tile.ts';
+import { kernelSharedBytes } from '../schedule.ts';
+import type { FmaTile, TileShape } from '../schedule.ts';
 import { lanesFor, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
+import type { StorageElem } from './common.ts';
 import { groupedCombine } from './grouped-combine.ts';
 import { groupedRows } from './grouped-rows.ts';
 import { groupedTiles } from './grouped-tiles.ts';
@@ -28,24 +30,33 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
     const block = Math.min(64, caps.maxThreadsPerBlock, columns);
     return { matvec: { block, team: 1, cols: Math.max(1, Math.min(2 / epilogueCount(p.epilogue), columns / block)) } };
   }
+  const shapes = tileShapes(p);
+  const tensor = matrixTile(p.tileRows, widest(p), shapes, caps);
+  if (tensor !== undefined) return { tile: tensor };
   // 32 sums a thread, whether of one matrix or of two: more of them spill on small register files.
   const most = 8 / epilogueCount(p.epilogue);
   const tn = Math.min(4, columns);
   const tm = [8, 4, 2, 1].find((rows) => rows <= most && p.tileRows % rows === 0) ?? 1;
   const across = Math.max(1, Math.floor(32 / (p.tileRows / tm)));
   const bn = Math.min(columns, across * tn);
-  const tile = { bm: p.tileRows, bn, bk: 16, tm, tn, staging: 'register' } as const;
-  return { tile: caps.target === 'cuda' ? staged(p, tile, caps) : tile };
+  const tile: FmaTile = { bm: p.tileRows, bn, bk: 16, tm, tn, staging: 'register' };
+  return { tile: caps.target === 'cuda' ? staged(tile, shapes, caps) : tile };
 }
 
+/** What the main loops of a sorted problem are over. */
+const tileShapes = (p: GroupedProblem): readonly TileShape[] => {
+  const count = epilogueCount(p.epilogue);
+  const shape = (k: number, weightElem: StorageElem, xElem: StorageElem): TileShape => ({ k, lanes: lanesFor(k), count, weightElem, xElem });
+  const x = p.xElem ?? 'f32';
+  const routed = shape(p.k, p.weightElem, x);
+  return p.shared === undefined ? [routed] : [routed, shape(p.shared.k, p.shared.weightElem, p.shared.ownX ? (p.shared.xElem ?? 'f32') : x)];
+};
+
 /** The tile with operands staged in slices as deep as shared memory takes; the shared FFN has slices of its own. */
-function staged(p: GroupedProblem, tile: TileSchedule, caps: Capabilities): TileSchedule {
-  const depths = p.shared === undefined ? [p.k] : [p.k, p.shared.k];
-  const bytes = (s: TileSchedule): number =>
-    depths.reduce((n, k) => n + tileSharedBytes(s, { k, lanes: lanesFor(k), count: epilogueCount(p.epilogue) }), 0);
+function staged(tile: FmaTile, shapes: readonly TileShape[], caps: Capabilities): FmaTile {
   const fitting = [32, 16, 8, 4]
-    .map((bk): TileSchedule => ({ ...tile, bk, staging: 'shared' }))
-    .find((s) => bytes(s) <= caps.maxSharedBytes);
+    .map((bk): FmaTile => ({ ...tile, bk, staging: 'shared' }))
+    .find((s) => kernelSharedBytes(s, shapes) <= caps.maxSharedBytes);
   return fitting ?? tile;
 }
 

@@ -4,21 +4,23 @@ import type { Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, wantWhole } from './common.ts';
-import type { ElementwiseSchedule, Planned } from './common.ts';
+import type { ElementwiseSchedule, Planned, StorageElem } from './common.ts';
 import { planBuffer, slotOfRowAt, usedRowsAt } from './plan-layout.ts';
 
 export interface PermuteProblem extends Planned {
   readonly dim: number;
+  /** Storage of x and y; f32 where not said. */
+  readonly elem?: StorageElem;
 }
 
-/** x f32 [T, dim], y f32 [T · slots, dim]; rows that no slot uses are left alone. */
+/** x [T, dim], y [T · slots, dim]; rows that no slot uses are left alone. */
 export function permute(p: PermuteProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('permute', { dim: p.dim, slots: p.slots });
   const lanes = lanesFor(p.dim);
   const perRow = p.dim / lanes;
-  const x = globalBuffer('x', 'f32', lanes);
+  const x = globalBuffer('x', p.elem ?? 'f32', lanes);
   const by = planBuffer();
-  const y = globalBuffer('y', 'f32', lanes);
+  const y = globalBuffer('y', p.elem ?? 'f32', lanes);
   const sorted = p.mode === 'sorted';
   return elementwise(
     {

@@ -7,24 +7,42 @@
 import { makeNode } from '../../ir/graph/build.ts';
 import { freshFor, replaceValues } from '../../ir/graph/rewrite.ts';
 import type { Graph } from '../../ir/graph/types.ts';
-import { definePass, type Pass } from '../pass.ts';
+import { definePass, type Pass, type PassOptions } from '../pass.ts';
 import { rewriteAll } from './match.ts';
 
 /** Calls of at most this many tokens are decoding. */
 export const DECODE_TOKENS = 8;
 
-/** A prefill whose tiles should be about full. */
+/** A prefill whose tiles should be about full, where the bucket does not say more. */
 const TYPICAL_TOKENS = 512;
-const MOST_ROWS = 32;
-const LEAST_ROWS = 8;
+const TYPICAL_TOKENS_TENSOR = 4096;
+
+/** Fewest and most rows of a tile: what small register files hold, what cached slices feed, what tensor cores are built for. */
+interface TileRange {
+  readonly least: number;
+  readonly most: number;
+}
+
+const REGISTERS: TileRange = { least: 8, most: 32 };
+const STAGED: TileRange = { least: 16, most: 64 };
+const TENSOR_CORES: TileRange = { least: 16, most: 128 };
 
 /**
  * Rows of a tile, and of the block tile that the expert products run: the power of two just below the rows an expert
  * gets in a typical call. Larger tiles share more reads of the weights, but a last tile is half empty on average.
  */
-export function tileRows(experts: number, slots: number): number {
-  const perExpert = (TYPICAL_TOKENS * slots) / experts;
-  return Math.min(MOST_ROWS, Math.max(LEAST_ROWS, 2 ** Math.floor(Math.log2(perExpert))));
+export function tileRows(experts: number, slots: number, tokens: number = TYPICAL_TOKENS, { least, most }: TileRange = REGISTERS): number {
+  const perExpert = (tokens * slots) / experts;
+  return Math.min(most, Math.max(least, 2 ** Math.floor(Math.log2(perExpert))));
+}
+
+/** The tile for the products over a plan: 16-bit weights go to tensor cores where there are any. */
+function tileRowsFor(graph: Graph, { experts, slots }: { readonly experts: number; readonly slots: number }, { caps, maxTokens }: PassOptions): number {
+  const halves = graph.nodes.some((n) => n.op === 'moe.grouped_linear' && n.ins.weight.type.kind === 'tensor' && n.ins.weight.type.dtype !== 'f32');
+  const tensor = halves && caps.matrix.length > 0;
+  const range = tensor ? TENSOR_CORES : caps.target === 'cuda' ? STAGED : REGISTERS;
+  const typical = tensor ? TYPICAL_TOKENS_TENSOR : TYPICAL_TOKENS;
+  return tileRows(experts, slots, maxTokens === undefined ? typical : Math.min(typical, maxTokens / 2), range);
 }
 
 export const isDecode = (maxTokens: number | undefined): boolean => maxTokens !== undefined && maxTokens <= DECODE_TOKENS;
@@ -37,7 +55,7 @@ export const plan: Pass<Graph> = definePass({
       if (node.op !== 'moe.plan' || node.attrs.mode === 'sorted') return undefined;
       if (isDecode(options.maxTokens))
         return { refused: `at most ${options.maxTokens} tokens: row = token × slots + slot needs no kernel` };
-      const rows = tileRows(node.attrs.experts, node.attrs.slots);
+      const rows = tileRowsFor(g, node.attrs, options);
       const sorted = makeNode(freshFor(g), 'moe.plan', node.ins, { ...node.attrs, mode: 'sorted', tileRows: rows }, node.span);
       const nodes = g.nodes.map((old) => (old === node ? sorted : old));
       return {

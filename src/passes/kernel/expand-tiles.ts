@@ -1,22 +1,21 @@
 /**
  * Expands the tile statements into statements of single threads (tile level → simt level, without
- * barriers): accumulators become variables, main loops become loads and fma, maps are written out per
- * element, reductions go through shared memory. Portable: every target can run the result.
+ * barriers): main loops and what surrounds them as their variant says, reductions through shared memory.
+ * The portable variant is always there; a target adds its own.
  */
 import * as b from '../../ir/kernel/build.ts';
-import type { Buffer, Expr, Kernel, Stmt, StmtOf } from '../../ir/kernel/types.ts';
-import { instantiate, mapBodiesOf, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
+import type { Buffer, Kernel, MainloopSchedule, Stmt } from '../../ir/kernel/types.ts';
+import { mapBodiesOf, mapBuffers, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
+import { SINGLE, fmaVariant } from './expand-fma.ts';
 import { ReducePool, expandReduce } from './expand-reduce.ts';
-import { expandRegister } from './expand-register.ts';
-import { expandShared } from './expand-shared.ts';
 import { freshNames } from './fresh.ts';
-import type { Fresh } from './fresh.ts';
-import { inOwners, tileLayout } from './tile-layout.ts';
-import type { TileLayout } from './tile-layout.ts';
+import type { MainloopVariant, TileState } from './variant.ts';
 
 export interface ExpandOptions {
   /** Whether reductions may use subgroup operations. */
   readonly subgroups: boolean;
+  /** The target's own variants of main loops. */
+  readonly variants?: readonly MainloopVariant[];
 }
 
 /** Names of buffers that a body writes. */
@@ -26,17 +25,20 @@ export function writtenBuffers(body: readonly Stmt[]): Set<string> {
   return names;
 }
 
-/** The piece of each tile that one thread owns: all main loops over a tile must agree on it. */
-function pieces(body: readonly Stmt[]): Map<string, { tm: number; tn: number }> {
-  const found = new Map<string, { tm: number; tn: number }>();
+/** Schedules may differ in how a loop runs, not in who owns which element. */
+const ownership = (s: MainloopSchedule): string =>
+  JSON.stringify(s.variant === 'fma' ? [s.variant, s.tm, s.tn] : s.variant === 'mma-sync' ? [s.variant, s.warpsM, s.warpsN] : [s.variant, s.consumers]);
+
+/** The schedule of each tile's main loops: all over one tile must agree on who owns what. */
+function schedules(body: readonly Stmt[]): Map<string, MainloopSchedule> {
+  const found = new Map<string, MainloopSchedule>();
   for (const s of walkStmts(body)) {
     if (s.k !== 'tile.mainloop') continue;
-    const { tm, tn } = s.schedule;
     const known = found.get(s.tile.name);
-    if (known !== undefined && (known.tm !== tm || known.tn !== tn)) {
+    if (known !== undefined && ownership(known) !== ownership(s.schedule)) {
       throw new Error(`tile ${s.tile.name}: its main loops disagree on the piece of a thread`);
     }
-    found.set(s.tile.name, { tm, tn });
+    found.set(s.tile.name, s.schedule);
   }
   return found;
 }
@@ -46,34 +48,35 @@ export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
   const fresh = freshNames(kernel);
   const { block } = kernel;
   const written = writtenBuffers(kernel.body);
-  const pieceOf = pieces(kernel.body);
-  const layouts = new Map<string, TileLayout>();
+  const scheduleOf = schedules(kernel.body);
+  const variants = new Map([fmaVariant, ...(options.variants ?? [])].map((v) => [v.name, v]));
+  const states = new Map<string, TileState>();
   const shared: Buffer[] = [];
   const pool = new ReducePool(fresh);
-  const layoutOf = (name: string): TileLayout => {
-    const layout = layouts.get(name);
-    if (layout === undefined) throw new Error(`tile ${name} is used before tile.alloc`);
-    return layout;
+  const stateOf = (name: string): TileState => {
+    const state = states.get(name);
+    if (state === undefined) throw new Error(`tile ${name} is used before tile.alloc`);
+    return state;
   };
 
   const expand = (s: Stmt): readonly Stmt[] => {
     switch (s.k) {
       case 'tile.alloc': {
-        const { tm, tn } = pieceOf.get(s.tile.name) ?? { tm: 1, tn: 1 };
-        const layout = tileLayout(s.tile, tm, tn, block, fresh);
-        layouts.set(s.tile.name, layout);
-        return layout.declare;
+        const schedule = scheduleOf.get(s.tile.name) ?? SINGLE;
+        const variant = variants.get(schedule.variant);
+        if (variant === undefined) throw new Error(`tile ${s.tile.name}: the target has no variant ${schedule.variant}`);
+        const state = variant.start(s.tile, schedule, block, fresh);
+        states.set(s.tile.name, state);
+        return state.declare;
       }
       case 'tile.mainloop': {
-        const layout = layoutOf(s.tile.name);
         if (s.b.length !== s.tile.count) throw new Error(`tile ${s.tile.name}: ${s.tile.count} counts, ${s.b.length} operands b`);
-        if (s.schedule.staging === 'register') return inOwners(layout, block, expandRegister(s, layout, fresh, written));
-        const staged = expandShared(s, layout, block, fresh, written);
-        shared.push(...staged.shared);
-        return staged.body;
+        const loop = stateOf(s.tile.name).mainloop(s, written);
+        shared.push(...loop.shared);
+        return loop.body;
       }
       case 'tile.map':
-        return expandMap(s, layoutOf(s.tile.name), block, fresh);
+        return stateOf(s.tile.name).map(s);
       case 'tile.reduce':
         return expandReduce(s, block, pool, options.subgroups, fresh);
       default:
@@ -85,8 +88,16 @@ export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
 
   const body = expandBody(kernel.body);
   const used = usedBuffers(body);
-  const allocs = [...shared, ...pool.buffers].filter((x) => used.has(x.name)).map(b.alloc);
-  return { ...kernel, body: [...allocs, ...body] };
+  const buffers = [...uniteManaged(shared), ...pool.buffers].filter((x) => used.has(x.name));
+  const managed = new Map(buffers.filter((x) => x.managed === true).map((x) => [x.name, x]));
+  return mapBuffers({ ...kernel, body: [...buffers.map(b.alloc), ...body] }, (x) => managed.get(x.name) ?? x);
+}
+
+/** Memory that variants order themselves serves all main loops of a kernel in turn: one buffer a name, as large as any of them wants. */
+function uniteManaged(shared: readonly Buffer[]): readonly Buffer[] {
+  const largest = new Map<string, Buffer>();
+  for (const x of shared) if (x.managed === true && x.size > (largest.get(x.name)?.size ?? 0)) largest.set(x.name, x);
+  return [...largest.values(), ...shared.filter((x) => x.managed !== true)];
 }
 
 function usedBuffers(body: readonly Stmt[]): Set<string> {
@@ -94,22 +105,6 @@ function usedBuffers(body: readonly Stmt[]): Set<string> {
   visitExprs(body, (e) => {
     if (e.k === 'load') used.add(e.buf.name);
   });
+  for (const s of walkStmts(body)) if (s.k === 'machine') for (const a of s.args) if (a.k === 'address') used.add(a.buf.name);
   return used;
-}
-
-/** The body once per element the thread owns, its names made unique. */
-function expandMap(s: StmtOf<'tile.map'>, layout: TileLayout, block: number, fresh: Fresh): readonly Stmt[] {
-  const stmts: Stmt[] = [];
-  for (let i = 0; i < layout.tm; i++) {
-    for (let j = 0; j < layout.tn; j++) {
-      const bindings = new Map<string, Expr>(s.values.map((v, c): [string, Expr] => [v, layout.acc(c, i, j)]));
-      const row = layout.rows[i];
-      const col = layout.cols[j];
-      if (row !== undefined) bindings.set(s.row, row);
-      if (col !== undefined) bindings.set(s.col, col);
-      const single = layout.tm * layout.tn === 1;
-      stmts.push(...instantiate(s.body, bindings, (name) => (single ? name : fresh(`${name}_${i}_${j}`))));
-    }
-  }
-  return inOwners(layout, block, stmts);
 }

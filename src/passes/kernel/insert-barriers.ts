@@ -64,7 +64,7 @@ class BarrierPass {
   #accesses(effects: readonly Effect[]): readonly Access[] {
     const found = new Map<string, Access>();
     for (const effect of effects) {
-      if (effect.buf.scope === 'register' || !this.#written.has(effect.buf.name)) continue;
+      if (effect.buf.scope === 'register' || effect.buf.managed === true || !this.#written.has(effect.buf.name)) continue;
       const key = [effect.kind, effect.buf.name, effect.inPlace, exprKey(effect.index), ...effect.guards.map(exprKey)].join(' | ');
       if (!found.has(key)) found.set(key, { id: this.#ids++, effect });
     }

@@ -1,6 +1,6 @@
 /**
  * The kernel passes, in order. Every kernel, whatever its target, goes this way from the tile level to the
- * simt level; what differs between targets is only whether subgroup operations may be used.
+ * simt level; what differs between targets is whether subgroup operations may be used, and the variants of main loops.
  */
 import type { Kernel } from '../../ir/kernel/types.ts';
 import { assertValid } from '../../ir/kernel/verify.ts';
@@ -9,14 +9,18 @@ import { inferAccess } from './infer-access.ts';
 import { insertBarriers } from './insert-barriers.ts';
 import { simplify } from './simplify.ts';
 import { uniqueNames } from './unique-names.ts';
+import type { MainloopVariant } from './variant.ts';
 
 export interface FinishOptions {
   readonly subgroups: boolean;
+  /** The target's own variants of main loops; with any, its machine instructions may stand in the kernel. */
+  readonly variants?: readonly MainloopVariant[];
 }
 
 /** Tile level → simt level, verified at both ends. Throws InvalidKernelError on a kernel that is not well formed. */
 export function finishKernel(kernel: Kernel, options: FinishOptions): Kernel {
-  assertValid(kernel, 'tile', 'before the kernel passes', options);
+  const checks = { subgroups: options.subgroups, machine: options.variants !== undefined };
+  assertValid(kernel, 'tile', 'before the kernel passes', checks);
   const expanded = expandTiles(kernel, options);
   // Names first: the passes after it lift bodies and look variables up by name.
   const named = uniqueNames(expanded);
@@ -24,6 +28,6 @@ export function finishKernel(kernel: Kernel, options: FinishOptions): Kernel {
   // After simplify: a loop of one iteration needs no barrier on its back edge.
   const ordered = insertBarriers(simple);
   const finished = inferAccess(ordered);
-  assertValid(finished, 'simt', 'after the kernel passes', options);
+  assertValid(finished, 'simt', 'after the kernel passes', checks);
   return finished;
 }

@@ -1,6 +1,6 @@
 /** Kernels at the tile level that several tests share. */
 import * as b from '../../../src/ir/kernel/build.ts';
-import type { Buffer, Elem, Kernel, Lanes, MainloopSchedule, Stmt } from '../../../src/ir/kernel/types.ts';
+import type { Buffer, Elem, Kernel, Lanes, FmaSchedule, Stmt } from '../../../src/ir/kernel/types.ts';
 
 export const global = (name: string, elem: Elem = 'f32', lanes: Lanes = 1): Buffer => b.buffer(name, 'global', elem, lanes);
 
@@ -19,7 +19,7 @@ export interface MatmulShape {
   readonly bLanes: Lanes;
   /** Operands b: 2 makes y = a·b0ᵀ · a·b1ᵀ with both halves in one buffer, as gated units have them. */
   readonly count: 1 | 2;
-  readonly schedule: Omit<MainloopSchedule, 'variant'>;
+  readonly schedule: Omit<FmaSchedule, 'variant'>;
   /** Rows of a are read through this buffer of indices. */
   readonly gather?: boolean;
   readonly elem?: Elem;
