@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { f32Literal } from '../../src/codegen/clike/literals.ts';
 import { emitWgsl } from '../../src/codegen/wgsl/emit.ts';
-import { f32Literal } from '../../src/codegen/wgsl/dialect.ts';
 import { RESERVED_WORDS } from '../../src/codegen/wgsl/reserved.ts';
 import * as b from '../../src/ir/kernel/build.ts';
 import type { Buffer, Kernel } from '../../src/ir/kernel/types.ts';
