@@ -104,6 +104,17 @@ export interface ManifestModel {
   readonly experts: number;
 }
 
+/** The sources of a CUDA library, by paths from the folder that holds the manifest. */
+export interface ManifestCuda {
+  readonly arch: 'sm_80' | 'sm_90a';
+  readonly directory: string;
+  /** Translation units with kernels; `module` is the one with their table and the host. */
+  readonly parts: readonly string[];
+  readonly module: string;
+  /** SHA-256 of the sources: see `cuda-sources.ts`. */
+  readonly sources: string;
+}
+
 export interface Manifest {
   readonly abi: typeof ABI_VERSION;
   readonly generator: string;
@@ -124,5 +135,7 @@ export interface Manifest {
     readonly weightBytes: number;
   };
   readonly passes: readonly string[];
+  /** Where the CUDA sources lie; packages for CUDA only. */
+  readonly cuda?: ManifestCuda;
   readonly files: Readonly<Record<string, string>>;
 }

@@ -104,6 +104,7 @@ const manifest = object({
   sequence: list(object({ section: whole, layer: nullable(whole) })),
   limits: object({ profile: text, maxBindingBytes: whole, maxBindings: whole, maxThreadsPerBlock: whole, maxSharedBytes: whole, weightBytes: whole }),
   passes: list(text),
+  cuda: optional(object({ arch: oneOf('sm_80', 'sm_90a'), directory: text, parts: list(text), module: text, sources: text })),
   files: mapOf(text),
 });
 
