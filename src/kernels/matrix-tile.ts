@@ -21,7 +21,7 @@ function warpsOf(bm: number, bn: number): Pick<MmaTile, 'warpsM' | 'warpsN'> {
 function* candidates(bm: number, n: number, count: number): Generator<MmaTile> {
   const widths = (count === 2 ? [64, 32, 16] : [128, 64, 32, 16]).filter((bn) => bn <= Math.max(16, 2 ** Math.ceil(Math.log2(n))));
   for (const bn of widths) {
-    for (const bk of DEPTHS) for (const stages of STAGES) yield { variant: 'mma-sync', bm, bn, bk, stages, ...warpsOf(bm, bn) };
+    for (const stages of STAGES) for (const bk of DEPTHS) yield { variant: 'mma-sync', bm, bn, bk, stages, ...warpsOf(bm, bn) };
   }
 }
 

@@ -135,7 +135,7 @@ export const cuda: Dialect = {
   splat: (t, a) => (t.lanes === 1 ? grouped(a) : `moec_splat${t.lanes}(${a})`),
   pack: (t, args) => (t.lanes === 1 ? grouped(args.join(', ')) : `make_${ty(t)}(${args.join(', ')})`),
   lane: (a, i) => `${a}.${'xyzw'[i] ?? '?'}`,
-  select: (_t, cond, a, b) => `(${cond} ? ${a} : ${b})`,
+  select: (t, cond, a, b) => (t.lanes === 1 ? `(${cond} ? ${a} : ${b})` : `moec_select(${cond}, ${a}, ${b})`),
   subgroup: (op, _t, a, lane) => (lane === undefined ? `moec_warp_${op}(${a})` : `moec_warp_${op}(${a}, ${lane}u)`),
   load(buf, name, index) {
     const access = `${name}[${index}]`;

@@ -1,7 +1,13 @@
 /** The kernel passes as CUDA runs them. */
 import type { Kernel } from '../../ir/kernel/types.ts';
 import { finishKernel } from '../../passes/kernel/pipeline.ts';
+import type { MainloopVariant } from '../../passes/kernel/variant.ts';
 import type { Capabilities } from '../../target/types.ts';
+import { mmaSync } from './variants/mma-sync.ts';
+
+/** Beside the portable one, which is every target's. */
+const VARIANTS: readonly MainloopVariant[] = [mmaSync];
 
 /** Tile level → simt level for the device. Throws InvalidKernelError on a kernel that is not well formed. */
-export const finishCuda = (kernel: Kernel, caps: Capabilities): Kernel => finishKernel(kernel, { subgroups: caps.subgroups });
+export const finishCuda = (kernel: Kernel, caps: Capabilities): Kernel =>
+  finishKernel(kernel, { subgroups: caps.subgroups, variants: VARIANTS });
