@@ -95,6 +95,10 @@ export const segmentOf = (p: Segmented, rows: number): { readonly first: Expr; r
 
 export const globalBuffer = (name: string, elem: Elem, lanes: Lanes = 1): Buffer => b.buffer(name, 'global', elem, lanes);
 
+/** to[at] = from[index], converted where the two are stored differently. */
+export const copy = (to: Buffer, at: Expr, from: Buffer, index: Expr): Stmt =>
+  b.store(to, at, to.elem === from.elem ? b.load(from, index) : b.cast(to.elem, b.loadF32(from, index)));
+
 export interface KernelParts {
   readonly name: string;
   readonly family: string;

@@ -3,17 +3,20 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
-import { define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, wantWhole } from './common.ts';
-import type { ElementwiseSchedule, Rows } from './common.ts';
+import { copy, define, elementwise, elementwiseSchedule, globalBuffer, lanesFor, wantWhole } from './common.ts';
+import type { ElementwiseSchedule, Rows, StorageElem } from './common.ts';
 
 export interface SliceHeadsProblem extends Rows {
   readonly heads: number;
   readonly stride: number;
   readonly start: number;
   readonly length: number;
+  /** Storage of x and y; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly yElem?: StorageElem;
 }
 
-/** x f32 [rows, heads · stride], y f32 [rows, heads · length]: per head, columns [start, start + length). */
+/** x [rows, heads · stride], y [rows, heads · length]: per head, columns [start, start + length). */
 export function sliceHeads(p: SliceHeadsProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('slice_heads', { heads: p.heads, stride: p.stride, length: p.length, rowsPerToken: p.rowsPerToken });
   wantWhole('slice_heads', { start: p.start }, 0);
@@ -21,8 +24,8 @@ export function sliceHeads(p: SliceHeadsProblem, schedule: ElementwiseSchedule |
   if (end > p.stride) throw new Error(`slice_heads: columns ${p.start} to ${end} leave a head of ${p.stride}`);
   const lanes = lanesFor(p.stride, p.start, p.length);
   const length = p.length / lanes;
-  const x = globalBuffer('x', 'f32', lanes);
-  const y = globalBuffer('y', 'f32', lanes);
+  const x = globalBuffer('x', p.xElem ?? 'f32', lanes);
+  const y = globalBuffer('y', p.yElem ?? 'f32', lanes);
   return elementwise({
     name: `slice_heads_${p.heads}x${p.length}`,
     family: 'slice_heads',
@@ -31,7 +34,7 @@ export function sliceHeads(p: SliceHeadsProblem, schedule: ElementwiseSchedule |
     rows: p,
     body: (item) => {
       const head = b.mul(b.div(item, b.u32(length)), b.u32(p.stride / lanes));
-      return [b.store(y, item, b.load(x, b.add(head, b.mod(item, b.u32(length)), b.u32(p.start / lanes))))];
+      return [copy(y, item, x, b.add(head, b.mod(item, b.u32(length)), b.u32(p.start / lanes)))];
     },
   }, schedule ?? elementwiseSchedule(caps), caps);
 }
@@ -41,16 +44,20 @@ export interface ConcatHeadsProblem extends Rows {
   /** Columns of a head in `a` and in `b`. */
   readonly aDim: number;
   readonly bDim: number;
+  /** Storage of a, b and y; f32 where not said. */
+  readonly aElem?: StorageElem;
+  readonly bElem?: StorageElem;
+  readonly yElem?: StorageElem;
 }
 
-/** a f32 [rows, heads · aDim], b f32 [rows, heads · bDim], y f32 [rows, heads · (aDim + bDim)]: per head, a then b. */
+/** a [rows, heads · aDim], b [rows, heads · bDim], y [rows, heads · (aDim + bDim)]: per head, a then b. */
 export function concatHeads(p: ConcatHeadsProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('concat_heads', { heads: p.heads, aDim: p.aDim, bDim: p.bDim, rowsPerToken: p.rowsPerToken });
   const lanes = lanesFor(p.aDim, p.bDim);
   const [aDim, bDim] = [b.u32(p.aDim / lanes), b.u32(p.bDim / lanes)];
-  const a = globalBuffer('a', 'f32', lanes);
-  const bb = globalBuffer('b', 'f32', lanes);
-  const y = globalBuffer('y', 'f32', lanes);
+  const a = globalBuffer('a', p.aElem ?? 'f32', lanes);
+  const bb = globalBuffer('b', p.bElem ?? 'f32', lanes);
+  const y = globalBuffer('y', p.yElem ?? 'f32', lanes);
   return elementwise({
     name: `concat_heads_${p.heads}x${p.aDim + p.bDim}`,
     family: 'concat_heads',
@@ -65,8 +72,8 @@ export function concatHeads(p: ConcatHeadsProblem, schedule: ElementwiseSchedule
         ...stmts,
         b.if_(
           b.lt(col, aDim),
-          [b.store(y, item, b.load(a, b.add(b.mul(head, aDim), col)))],
-          [b.store(y, item, b.load(bb, b.add(b.mul(head, bDim), b.sub(col, aDim))))],
+          [copy(y, item, a, b.add(b.mul(head, aDim), col))],
+          [copy(y, item, bb, b.add(b.mul(head, bDim), b.sub(col, aDim)))],
         ),
       ];
     },
@@ -76,15 +83,18 @@ export function concatHeads(p: ConcatHeadsProblem, schedule: ElementwiseSchedule
 export interface CacheAppendProblem {
   /** Columns of the cache. */
   readonly width: number;
+  /** Storage of x and of the cache; f32 where not said. */
+  readonly xElem?: StorageElem;
+  readonly cacheElem?: StorageElem;
 }
 
-/** x f32 [T, width], cache f32 [cap, width]: rows past … past + T − 1 of the cache become x. */
+/** x [T, width], cache [cap, width]: rows past … past + T − 1 of the cache become x. */
 export function cacheAppend(p: CacheAppendProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('cache_append', { width: p.width });
   const lanes = lanesFor(p.width);
   const perRow = p.width / lanes;
-  const x = globalBuffer('x', 'f32', lanes);
-  const cache = globalBuffer('cache', 'f32', lanes);
+  const x = globalBuffer('x', p.xElem ?? 'f32', lanes);
+  const cache = globalBuffer('cache', p.cacheElem ?? 'f32', lanes);
   return elementwise({
     name: `cache_append_${p.width}`,
     family: 'cache_append',
@@ -92,6 +102,6 @@ export function cacheAppend(p: CacheAppendProblem, schedule: ElementwiseSchedule
     scalars: ['past'],
     perRow,
     rows: {},
-    body: (item) => [b.store(cache, b.add(b.mul(b.scalar('past'), b.u32(perRow)), item), b.load(x, item))],
+    body: (item) => [copy(cache, b.add(b.mul(b.scalar('past'), b.u32(perRow)), item), x, item)],
   }, schedule ?? elementwiseSchedule(caps), caps);
 }

@@ -134,6 +134,52 @@ describe('columns of heads', () => {
   });
 });
 
+describe('16-bit storage', () => {
+  const T = 3;
+  const HALVES = ['f16', 'bf16'] as const;
+  const halves = (n: number): Uint16Array => new Uint16Array(n);
+
+  it('of rotated heads: arithmetic in f32, one rounding', () => {
+    for (const elem of HALVES) {
+      for (const dim of [4, 6]) {
+        const p = { heads: 2, headDim: 6, dim, style: 'half' } as const;
+        const x = stored(random(T * 12, 1), elem);
+        const table = random(5 * dim, 2);
+        const exact = new Float32Array(T * 12);
+        run(rope(p, undefined, NARROW), { x: x.values, table, y: exact }, { T, past: 2 });
+        const y = halves(T * 12);
+        run(rope({ ...p, xElem: elem, yElem: elem }, undefined, NARROW), { x: x.data, table, y }, { T, past: 2 });
+        expect(y).toEqual(stored(exact, elem).data);
+        const wide = new Float32Array(T * 12);
+        run(rope({ ...p, xElem: elem }, undefined, NARROW), { x: x.data, table, y: wide }, { T, past: 2 });
+        expect(wide).toEqual(exact);
+      }
+    }
+  });
+
+  it('of columns and of the cache: copied as they are, or rounded once', () => {
+    for (const elem of HALVES) {
+      const [a, c] = [random(T * 24, 1), random(T * 8, 2)];
+      const [aHalf, cHalf] = [stored(a, elem), stored(c, elem)];
+      for (const xElem of ['f32', elem] as const) {
+        const of = (half: typeof aHalf, values: Float32Array): Float32Array | typeof half.data => (xElem === 'f32' ? values : half.data);
+        const [sliced, joined, cache] = [halves(T * 8), halves(T * 32), halves(5 * 24)];
+        run(sliceHeads({ heads: 2, stride: 12, start: 4, length: 4, xElem, yElem: elem }, undefined, NARROW), { x: of(aHalf, a), y: sliced }, { T });
+        expect(sliced).toEqual(Uint16Array.from(sliced, (_, i) => aHalf.data[Math.floor(i / 4) * 12 + 4 + (i % 4)] ?? 0));
+        const parts = { a: of(aHalf, a), b: of(cHalf, c), y: joined };
+        run(concatHeads({ heads: 2, aDim: 12, bDim: 4, aElem: xElem, bElem: xElem, yElem: elem }, undefined, NARROW), parts, { T });
+        expect(joined).toEqual(Uint16Array.from(joined, (_, i) => {
+          const [h, col] = [Math.floor(i / 16), i % 16];
+          return (col < 12 ? aHalf.data[h * 12 + col] : cHalf.data[h * 4 + col - 12]) ?? 0;
+        }));
+        run(cacheAppend({ width: 24, xElem, cacheElem: elem }, undefined, NARROW), { x: of(aHalf, a), cache }, { T, past: 2 });
+        expect(cache.slice(48)).toEqual(aHalf.data);
+        expect(Array.from(cache.slice(0, 48))).toEqual(Array.from({ length: 48 }, () => 0));
+      }
+    }
+  });
+});
+
 describe('arithmetic element by element', () => {
   const GATES = ['silu', 'gelu', 'gelu-tanh', 'relu'] as const;
 
