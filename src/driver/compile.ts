@@ -2,6 +2,7 @@
  * compile(): the one place that knows the whole way, from a Spec to everything a package is made of.
  * Free of Node's modules; works in a browser.
  */
+import { CUDA_DIRECTORY, cudaModule } from '../codegen/cuda/module.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
 import { type LowerOptions, lowerProgram, type SectionReport } from './lower-program.ts';
 import { lowerToGraphs } from '../lower/model-to-graph.ts';
@@ -35,7 +36,7 @@ export interface Lowered {
 export interface Compiled extends Lowered {
   readonly kernels: KernelTable;
   readonly manifest: Manifest;
-  /** WGSL by its path in the package. */
+  /** WGSL or CUDA by its path in the package. */
   readonly texts: ReadonlyMap<string, string>;
 }
 
@@ -55,25 +56,44 @@ export function lowerSpec(spec: Spec, options: CompileOptions = {}): Lowered {
 export const explainFusion = (spec: Spec, options: CompileOptions = {}, tokens: readonly number[] = REPORT_TOKENS): FusionReport =>
   fusionReport(lowerToGraphs(spec), lowerOptions(spec, options), tokens);
 
-/** The whole way to WGSL and a manifest. */
-export function compileSpec(spec: Spec, options: CompileOptions = {}): Compiled {
-  const lowered = lowerSpec(spec, options);
-  const kernels = compileKernels(lowered.program);
-  const disabled = options.disabled ?? new Set();
-  const manifest = buildManifest({
-    spec,
-    program: lowered.program,
-    table: kernels,
-    caps: options.caps ?? WEBGPU_BASELINE,
-    passes: PASS_NAMES.filter((p) => !disabled.has(p)),
-    generator: GENERATOR,
-  });
+/** Every kernel's text by its file. */
+function kernelTexts({ kernels }: KernelTable, manifest: Manifest): Map<string, string> {
   const texts = new Map<string, string>();
-  kernels.kernels.forEach((k, i) => {
+  kernels.forEach((k, i) => {
     k.variants.forEach((v, j) => {
       const file = manifest.kernels[i]?.variants[j]?.file;
       if (file !== undefined) texts.set(file, v.text);
     });
   });
-  return { ...lowered, kernels, manifest, texts };
+  return texts;
+}
+
+/** The translation units around the kernels, and what the manifest says of them. */
+function withCudaModule(manifest: Manifest, { kernels }: KernelTable, texts: Map<string, string>): Manifest {
+  const { profile: arch } = manifest.limits;
+  if (arch !== 'sm_80' && arch !== 'sm_90a') throw new Error(`there is no CUDA architecture ${arch}`);
+  const prefix = `${CUDA_DIRECTORY}/`;
+  const { parts, module, texts: units } = cudaModule(
+    kernels.flatMap(({ variants: [v] }, i) => (v === undefined ? [] : [{ kernel: v.kernel, text: v.text, file: manifest.kernels[i]?.variants[0]?.file.slice(prefix.length) ?? '' }])),
+  );
+  for (const [file, text] of units) texts.set(prefix + file, text);
+  return { ...manifest, cuda: { arch, directory: CUDA_DIRECTORY, parts: parts.map((p) => prefix + p), module: prefix + module, sources: '' } };
+}
+
+/** The whole way to texts of kernels and a manifest. */
+export function compileSpec(spec: Spec, options: CompileOptions = {}): Compiled {
+  const caps = options.caps ?? WEBGPU_BASELINE;
+  const lowered = lowerSpec(spec, options);
+  const kernels = compileKernels(lowered.program, caps);
+  const disabled = options.disabled ?? new Set();
+  const manifest = buildManifest({
+    spec,
+    program: lowered.program,
+    table: kernels,
+    caps,
+    passes: PASS_NAMES.filter((p) => !disabled.has(p)),
+    generator: GENERATOR,
+  });
+  const texts = kernelTexts(kernels, manifest);
+  return { ...lowered, kernels, texts, manifest: caps.target === 'cuda' ? withCudaModule(manifest, kernels, texts) : manifest };
 }

@@ -1,7 +1,7 @@
 /** The manifest of a compiled program: what the runtime needs, and nothing the compiler alone knows. */
 import { stableHash } from '../base/hash.ts';
+import { CUDA_DIRECTORY } from '../codegen/cuda/module.ts';
 import type { Dim } from '../ir/graph/types.ts';
-import { sharedBytes } from '../ir/kernel/cost.ts';
 import type { Kernel } from '../ir/kernel/types.ts';
 import type { ParamDecl, Program, Section } from '../lower/program.ts';
 import { analyze } from '../model/index.ts';
@@ -10,7 +10,7 @@ import { ABI_VERSION, type ElemName, type Manifest, type ManifestKernel, type Ma
 import { ELEM_BYTES } from '../runtime/core/weight-data.ts';
 import { weightsOf } from '../runtime/core/weights.ts';
 import type { Capabilities } from '../target/types.ts';
-import type { CompiledKernel, KernelTable } from './kernels.ts';
+import type { CompiledKernel, KernelTable, KernelVariant } from './kernels.ts';
 
 const elemName = (elem: string): ElemName => {
   if (elem === 'f32' || elem === 'f16' || elem === 'bf16' || elem === 'u32' || elem === 'i32') return elem;
@@ -56,7 +56,10 @@ function sectionOf(section: Section, table: KernelTable): ManifestSection {
 }
 
 /** Where a kernel variant's text lies in a package. */
-export const kernelFile = (index: number, family: string, variant: string): string => `kernels/k${index}_${family.replace(/[^a-z0-9]+/gi, '_')}.${variant}.wgsl`;
+function kernelFile(index: number, family: string, variant: KernelVariant['name']): string {
+  const stem = `kernels/k${index}_${family.replace(/[^a-z0-9]+/gi, '_')}`;
+  return variant === 'cuda' ? `${CUDA_DIRECTORY}/${stem}.cuh` : `${stem}.${variant}.wgsl`;
+}
 
 const accessOf = (kernel: Kernel): ('read' | 'write' | 'read_write')[] => kernel.params.map((p) => p.access ?? 'read_write');
 
@@ -66,7 +69,7 @@ function kernelOf(k: CompiledKernel, index: number): ManifestKernel {
     name: k.source.name,
     family: k.source.family,
     block: k.source.block,
-    sharedBytes: Math.max(...finished.map(sharedBytes)),
+    sharedBytes: Math.max(...k.variants.map((v) => v.sharedBytes)),
     scalars: k.source.scalars,
     access: accessOf(finished[finished.length - 1] ?? k.source),
     variants: k.variants.map((v) => ({
@@ -123,7 +126,7 @@ export function buildManifest(input: ManifestInput): Manifest {
   return {
     abi: ABI_VERSION,
     generator: input.generator,
-    target: 'webgpu',
+    target: caps.target,
     spec: stableHash(stripSpans(spec)),
     model: modelOf(spec),
     kernels,

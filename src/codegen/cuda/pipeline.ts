@@ -8,6 +8,9 @@ import { mmaSync } from './variants/mma-sync.ts';
 /** Beside the portable one, which is every target's. */
 const VARIANTS: readonly MainloopVariant[] = [mmaSync];
 
-/** Tile level → simt level for the device. Throws InvalidKernelError on a kernel that is not well formed. */
+/**
+ * Tile level → simt level for the device. Throws InvalidKernelError on a kernel that is not well formed.
+ * Subgroup operations name all 32 lanes: they need a block of whole warps.
+ */
 export const finishCuda = (kernel: Kernel, caps: Capabilities): Kernel =>
-  finishKernel(kernel, { subgroups: caps.subgroups, variants: VARIANTS });
+  finishKernel(kernel, { subgroups: caps.subgroups && kernel.block % (caps.subgroupSize ?? 1) === 0, variants: VARIANTS });

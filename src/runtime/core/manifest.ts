@@ -114,6 +114,7 @@ function checkReferences(m: Manifest): void {
     throw new PackageError(`manifest.json: ${what}`, { fix: 'compile the package again' });
   };
   for (const s of m.sequence) if (m.sections[s.section] === undefined) bad(`no section ${s.section}`);
+  if ((m.target === 'cuda') !== (m.cuda !== undefined)) bad('a package has the member cuda where that is its target');
   for (const k of m.kernels) if (k.variants.length === 0) bad(`kernel ${quote(k.name)} has no variant`);
   for (const s of m.sections) {
     const last = s.buckets[s.buckets.length - 1];
