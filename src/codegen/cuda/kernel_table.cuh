@@ -26,7 +26,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <type_traits>
 #include <utility>
+
+#ifdef __CUDACC__
+#include <cuda.h>
+#endif
 
 #ifndef MOEC_LAUNCH
 #define MOEC_LAUNCH(kernel, grid, block, shared, stream, ...) (kernel)<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)

@@ -110,6 +110,49 @@ them, because there they would read memory of something else. The message tells 
 is said where a file is missing, was edited, or comes from another version of moec. Compile the package again.`,
     { language: 'sh', code: `moec compile model.moe --out pkg` },
   ),
+  MOE5015: page(
+    'koffi cannot be loaded (NoKoffiError)',
+    `Kernels for CUDA are built into a shared library, and Node calls it through the npm package \`koffi\`. It is looked for beside the
+package, in the directory that the process runs in, and beside the \`moec\` command. Its binaries come as optional packages: an install
+with \`--omit=optional\` leaves them out. It must be loaded before any other library of the process with small stacks for asynchronous
+calls: these are set when the first library is loaded, and the defaults are too small.`,
+    { language: 'sh', code: `npm install koffi` },
+  ),
+  MOE5016: page(
+    'the CUDA library has not been built (NoCudaLibraryError)',
+    `A package for CUDA carries its kernels as sources. They are built once on the machine, by nvcc, into \`cuda/lib/\`; the name of the
+library holds the digest of its sources, so a package that was compiled again is built again. Without a GPU the same sources can be
+built by g++ for an emulator, which is right but slow, and is used only where it is asked for.`,
+    {
+      language: 'sh',
+      code: `node pkg/cuda/build.js             # needs nvcc, of the CUDA toolkit\nnode pkg/cuda/build.js --emulate   # needs g++ only; then load({ emulate: true })`,
+    },
+  ),
+  MOE5017: page(
+    'no NVIDIA driver (NoCudaDriverError)',
+    `The CUDA runtime found no driver, or one that is older than the toolkit that built the library. \`nvidia-smi\` tells the driver's
+version and the CUDA version it serves. In a container the driver must be passed through from the host.`,
+    { language: 'sh', code: `nvidia-smi\ndocker run --gpus all ...` },
+  ),
+  MOE5018: page(
+    'no CUDA device (NoCudaDeviceError)',
+    `The driver is there, but it shows no GPU, or not the one that was asked for by number. \`CUDA_VISIBLE_DEVICES\` hides devices, and
+renumbers those it leaves.`,
+    { language: 'ts', code: `const model = await load({ weights, device: 1 }); // the second GPU` },
+  ),
+  MOE5019: page(
+    'the kernels are for another architecture (CudaArchitectureError)',
+    `Kernels for \`sm_80\` run on every NVIDIA GPU from Ampere on. Those for \`sm_90a\` use instructions that only Hopper has (H100, H200,
+GH200): neither older nor newer GPUs run them. Compile the spec for the architecture of the device.`,
+    { language: 'sh', code: `nvidia-smi --query-gpu=name,compute_cap --format=csv\nmoec compile model.moe --target cuda --arch sm_80 --out pkg` },
+  ),
+  MOE5020: page(
+    'the CUDA library cannot be built (CudaBuildError)',
+    `No compiler was found, or it refused the sources: then the message holds its command line and what it said. nvcc is looked for
+in the option \`--nvcc\`, the environment variables NVCC and CUDA_HOME, on PATH, and in /usr/local/cuda/bin; it must be of CUDA 12 or
+newer, and it needs a C++ compiler of the system. Nothing half-built is left behind.`,
+    { language: 'sh', code: `node pkg/cuda/build.js --nvcc /usr/local/cuda/bin/nvcc` },
+  ),
   MOE5030: page(
     'the input file of a run does not fit the spec',
     `\`moec run --input\` takes a safetensors file. For a model it holds \`input_ids\`, I32 [T]. For a layer it holds \`x\`, F32 [T, d]

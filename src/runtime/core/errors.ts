@@ -124,6 +124,48 @@ export class PackageError extends MoecError {
   }
 }
 
+/** The npm package koffi, which calls the CUDA library, cannot be loaded. */
+export class NoKoffiError extends MoecError {
+  constructor(message: string, parts: ErrorParts = {}) {
+    super('NoKoffiError', 'MOE5015', message, parts);
+  }
+}
+
+/** The kernels of a CUDA package have not been built, or what was built cannot be loaded. */
+export class NoCudaLibraryError extends MoecError {
+  constructor(message: string, parts: ErrorParts = {}) {
+    super('NoCudaLibraryError', 'MOE5016', message, parts);
+  }
+}
+
+/** No NVIDIA driver, or one that is too old. */
+export class NoCudaDriverError extends MoecError {
+  constructor(message: string, parts: ErrorParts = {}) {
+    super('NoCudaDriverError', 'MOE5017', message, parts);
+  }
+}
+
+/** The driver is there, the GPU is not. */
+export class NoCudaDeviceError extends MoecError {
+  constructor(message: string, parts: ErrorParts = {}) {
+    super('NoCudaDeviceError', 'MOE5018', message, parts);
+  }
+}
+
+/** The kernels were built for another architecture than the device has. */
+export class CudaArchitectureError extends MoecError {
+  constructor(message: string, parts: ErrorParts = {}) {
+    super('CudaArchitectureError', 'MOE5019', message, parts);
+  }
+}
+
+/** A compiler is missing, or refused the sources; `details`: `command` and `output`. */
+export class CudaBuildError extends MoecError {
+  constructor(message: string, parts: ErrorParts = {}) {
+    super('CudaBuildError', 'MOE5020', message, parts);
+  }
+}
+
 /** A fault of this software. */
 export class InternalError extends MoecError {
   constructor(message: string, parts: ErrorParts = {}) {
