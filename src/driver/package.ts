@@ -13,15 +13,20 @@ export interface BuiltPackage {
   readonly twin: boolean;
 }
 
-/** @param runtime compiled runtime files by path inside `runtime/` */
-export function buildPackage(spec: Spec, options: CompileOptions, runtime: ReadonlyMap<string, string>): BuiltPackage {
+/** What a package holds beside the compiled program; by path inside of the package's folder of that name. */
+export interface PackageSources {
+  /** Compiled files of the runtime. */
+  readonly runtime: ReadonlyMap<string, string>;
+  /** The sources that all CUDA programs include. */
+  readonly cuda: ReadonlyMap<string, string>;
+}
+
+export function buildPackage(spec: Spec, options: CompileOptions, { runtime, cuda }: PackageSources): BuiltPackage {
   const compiled = compileSpec(spec, options);
-  const program = { manifest: compiled.manifest, kernels: compiled.texts };
-  if (!needsTwin(spec)) {
-    return { compiled, twin: false, files: emitPackage({ ...program, runtime, golden: goldenVectors(spec, compiled.graphs) }) };
-  }
+  const own = { manifest: compiled.manifest, kernels: compiled.texts, runtime, cuda };
+  if (!needsTwin(spec)) return { compiled, twin: false, files: emitPackage({ ...own, golden: goldenVectors(spec, compiled.graphs) }) };
   const small = twinOf(spec);
   const twin = compileSpec(small, options);
   const golden = goldenVectors(small, twin.graphs);
-  return { compiled, twin: true, files: emitPackage({ ...program, runtime, golden, twin: { manifest: twin.manifest, kernels: twin.texts } }) };
+  return { compiled, twin: true, files: emitPackage({ ...own, golden, twin: { manifest: twin.manifest, kernels: twin.texts } }) };
 }

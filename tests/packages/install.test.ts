@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { extname, join, normalize } from 'node:path';
 import { type Browser, chromium } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { runtimeFiles } from '../../src/cli/runtime-files.ts';
+import { packageSources } from '../../src/cli/runtime-files.ts';
 import { writePackage } from '../../src/cli/write-package.ts';
 import { buildPackage } from '../../src/driver/package.ts';
 import { deviation } from '../../src/runtime/core/metrics.ts';
@@ -38,7 +38,7 @@ beforeAll(async () => {
   const spec = MODEL_CASES['tiny_mixtral'];
   if (spec === undefined) throw new Error('no spec');
   dir = mkdtempSync(join(tmpdir(), 'moec-package-'));
-  await writePackage(join(dir, 'pkg'), buildPackage(spec, {}, runtimeFiles()).files);
+  await writePackage(join(dir, 'pkg'), buildPackage(spec, {}, packageSources()).files);
   const set = await openPath(join(GOLDEN, 'expected.safetensors'));
   ids = await readI32(set, 'input_ids');
   expected = await readF64(set, 'logits');
@@ -144,7 +144,7 @@ console.log(JSON.stringify({ ok: own.ok && again.ok, vectors: again.vectors.leng
   it('of a layer runs by its path', async () => {
     const spec = LAYER_CASES['mixtral_top2'];
     if (spec === undefined) throw new Error('no spec');
-    await writePackage(join(dir, 'layer'), buildPackage(spec, {}, runtimeFiles()).files);
+    await writePackage(join(dir, 'layer'), buildPackage(spec, {}, packageSources()).files);
     cpSync(join(consumer, 'package.json'), join(dir, 'package.json'));
     const weights = join(ROOT, 'tests/golden/mixtral_top2.safetensors');
     writeFileSync(

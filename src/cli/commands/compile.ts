@@ -7,7 +7,7 @@ import { CommandError, EXIT, makeIo, type CommonOptions } from '../io.ts';
 import { loadSpec } from '../load-spec.ts';
 import { disabledPasses } from '../passes-option.ts';
 import { profileOf } from '../profiles.ts';
-import { runtimeFiles } from '../runtime-files.ts';
+import { packageSources } from '../runtime-files.ts';
 import { writePackage } from '../write-package.ts';
 
 interface Options extends CommonOptions {
@@ -27,7 +27,7 @@ export async function run(args: readonly string[], options: Options): Promise<nu
     throw new CommandError(EXIT.usage, 'this version compiles for webgpu only', { fix: '--target webgpu' });
   }
   const { spec } = loadSpec(io, args[0] ?? '', options.unit);
-  const built = buildPackage(spec, { caps: profileOf(options.limits), disabled }, runtimeFiles());
+  const built = buildPackage(spec, { caps: profileOf(options.limits), disabled }, packageSources());
   const { manifest } = built.compiled;
   if (options.weights !== undefined) {
     const set = await openPath(options.weights);

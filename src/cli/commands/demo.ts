@@ -16,7 +16,7 @@ import { EXIT, type Io, makeIo, type CommonOptions } from '../io.ts';
 import { loadSpec } from '../load-spec.ts';
 import { importPackage } from '../open-runner.ts';
 import { routingPicture } from '../picture.ts';
-import { runtimeFiles } from '../runtime-files.ts';
+import { packageSources } from '../runtime-files.ts';
 import { describeAdapter } from '../setup-driver.ts';
 import { writePackage } from '../write-package.ts';
 import { verifyLines } from './verify.ts';
@@ -80,7 +80,7 @@ export async function run(_args: readonly string[], options: Options): Promise<n
     title(io, 'the spec');
     io.out(readFileSync(SPEC, 'utf8').trimEnd());
     title(io, 'compiled');
-    const built = buildPackage(spec, {}, runtimeFiles());
+    const built = buildPackage(spec, {}, packageSources());
     await writePackage(directory, built.files);
     const { manifest } = built.compiled;
     io.out(`${manifest.kernels.length} kernels and their host code, ${built.files.size} files${options.out === undefined ? '' : ` in ${options.out}`}`);

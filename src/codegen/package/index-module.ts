@@ -9,13 +9,33 @@ const TYPES: readonly (readonly [string, readonly string[]])[] = [
   ['core/program.js', ['OnProgress', 'Progress']],
   ['core/session.js', ['Stats']],
   ['core/verify.js', ['VectorReport', 'VerifyReport']],
-  ['webgpu/load.js', ['DeviceOptions', 'LoadOptions']],
 ];
 
 const ERRORS = [
   'AbortError', 'DeviceLostError', 'DisposedError', 'FeatureMissingError', 'InputError', 'InternalError', 'LimitTooSmallError', 'MoecError',
-  'NoAdapterError', 'NoWebGPUError', 'NumericsError', 'OutOfMemoryError', 'PackageError', 'SafetensorsError', 'ShaderCompileError', 'WeightsError',
+  'NumericsError', 'OutOfMemoryError', 'PackageError', 'SafetensorsError', 'WeightsError',
 ];
+
+interface Target {
+  /** The errors that only this target has. */
+  readonly errors: readonly string[];
+  readonly imports: readonly { readonly moduleSpecifier: string; readonly namedImports: string[] }[];
+  /** Members of `parts`: how the runtime finds the texts or the library. */
+  readonly parts: string;
+}
+
+const TARGETS: Readonly<Record<Manifest['target'], Target>> = {
+  webgpu: {
+    errors: ['NoAdapterError', 'NoWebGPUError', 'ShaderCompileError'],
+    imports: [{ moduleSpecifier: './kernels/index.js', namedImports: ['kernels'] }],
+    parts: 'kernels',
+  },
+  cuda: {
+    errors: ['CudaLibraryError', 'NoCudaDeviceError', 'NoCudaDriverError', 'WrongArchitectureError'],
+    imports: [],
+    parts: "directory: new URL('./', import.meta.url).href",
+  },
+};
 
 export interface IndexModuleInput {
   readonly manifest: Manifest;
@@ -51,17 +71,20 @@ export function indexModule({ manifest, hasTwin }: IndexModuleInput): string {
   const isModel = manifest.model.kind === 'model';
   const what = isModel ? 'Model' : 'Layer';
   const loader = isModel ? 'loadModel' : 'loadLayer';
+  const { target } = manifest;
+  const { errors, imports, parts } = TARGETS[target];
+  const load = `./runtime/${target}/load.js`;
   file.addImportDeclarations([
-    { moduleSpecifier: './kernels/index.js', namedImports: ['kernels'] },
+    ...imports,
     { moduleSpecifier: './manifest.js', namedImports: ['manifest'] },
     { moduleSpecifier: './runtime/core/model.js', namedImports: [what], isTypeOnly: true },
     { moduleSpecifier: './runtime/core/verify.js', namedImports: ['VerifyReport'], isTypeOnly: true },
-    { moduleSpecifier: './runtime/webgpu/load.js', namedImports: ['DeviceOptions', 'LoadOptions', 'PackageParts'], isTypeOnly: true },
-    { moduleSpecifier: './runtime/webgpu/load.js', namedImports: [loader, 'verifyPackage'] },
+    { moduleSpecifier: load, namedImports: ['DeviceOptions', 'LoadOptions', 'PackageParts'], isTypeOnly: true },
+    { moduleSpecifier: load, namedImports: [loader, 'verifyPackage'] },
   ]);
   file.addExportDeclaration({ moduleSpecifier: './manifest.js', namedExports: ['manifest'] });
-  file.addExportDeclaration({ moduleSpecifier: './runtime/core/errors.js', namedExports: ERRORS });
-  for (const [path, names] of TYPES) file.addExportDeclaration({ moduleSpecifier: `./runtime/${path}`, namedExports: [...names], isTypeOnly: true });
+  file.addExportDeclaration({ moduleSpecifier: './runtime/core/errors.js', namedExports: [...ERRORS, ...errors].sort() });
+  for (const [path, names] of [...TYPES, [`${target}/load.js`, ['DeviceOptions', 'LoadOptions']] as const]) file.addExportDeclaration({ moduleSpecifier: `./runtime/${path}`, namedExports: [...names], isTypeOnly: true });
 
   const twin = hasTwin ? `\n  twin: async () => (await import('./golden/twin.js')).twin,` : '';
   file.addVariableStatement({
@@ -69,7 +92,7 @@ export function indexModule({ manifest, hasTwin }: IndexModuleInput): string {
     declarations: [{
       name: 'parts',
       type: 'PackageParts',
-      initializer: `{\n  manifest,\n  kernels,\n  golden: async () => (await import('./golden/data.js')).golden(),${twin}\n}`,
+      initializer: `{\n  manifest,\n  ${parts},\n  golden: async () => (await import('./golden/data.js')).golden(),${twin}\n}`,
     }],
   });
   file.addVariableStatement({
@@ -101,4 +124,4 @@ export function indexModule({ manifest, hasTwin }: IndexModuleInput): string {
 }
 
 /** The same module one directory further down. */
-export const moveDown = (module: string): string => module.replace(/(\bfrom |\bimport\()'\.\//g, "$1'../");
+export const moveDown = (module: string): string => module.replace(/(\bfrom |\bimport\(|\bnew URL\()'\.\//g, "$1'../");

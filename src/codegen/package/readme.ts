@@ -62,16 +62,21 @@ function memory(manifest: Manifest): string {
   return ['| | weights | caches | calls | together |', '|---|---|---|---|---|', ...rows].join('\n');
 }
 
-export function readme(manifest: Manifest, hasTwin: boolean): string {
-  const name = packageName(manifest.model.name);
+interface Chapters {
+  readonly title: string;
+  /** What else is needed. */
+  readonly lead: string;
+  readonly use: string;
+  /** What the device must offer. */
+  readonly needs: string;
+}
+
+function webgpuChapters(manifest: Manifest, name: string): Chapters {
   const { limits } = manifest;
-  const what = manifest.model.kind === 'model' ? 'A mixture-of-experts model' : 'One layer of a mixture-of-experts model';
-  const twin = hasTwin ? ' This model is too large to carry vectors of its own: they are those of a twin, the same spec with smaller sizes.' : '';
-  return `# ${markdownText(manifest.model.name)}
-
-${what}, compiled to WebGPU by ${markdownText(manifest.generator)}. No dependencies; weights are not included.
-
-## In Node
+  return {
+    title: 'WebGPU',
+    lead: 'No dependencies; weights are not included.',
+    use: `## In Node
 
 \`\`\`sh
 npm install webgpu   # WebGPU for Node
@@ -88,7 +93,58 @@ ${browserExample(manifest)}
 \`\`\`
 
 \`weights\` is a path (Node), a URL, the bytes of a \`.safetensors\` file, a \`File\`, or tensors by name. Every error has a
-\`code\`, its numbers in \`details\`, and a next step in \`fix\`.
+\`code\`, its numbers in \`details\`, and a next step in \`fix\`.`,
+    needs: `The device must offer ${limits.maxBindings} storage buffers per kernel, ${limits.maxThreadsPerBlock} threads per workgroup and ${showBytes(limits.maxSharedBytes)} of workgroup memory; \`load\`
+compares before it allocates.`,
+  };
+}
+
+const DEVICES = {
+  sm_80: 'Ampere and every later NVIDIA GPU (compute capability 8.0 and up)',
+  sm_90a: 'Hopper alone (H100, H200: compute capability 9.0)',
+} as const;
+
+function cudaChapters(manifest: Manifest, name: string): Chapters {
+  const { limits } = manifest;
+  const arch = manifest.cuda?.arch ?? 'sm_80';
+  return {
+    title: `CUDA (\`${arch}\`)`,
+    lead: 'No dependencies but koffi, which calls the library; weights are not included.',
+    use: `## In Node
+
+The kernels lie in \`cuda/\` as text. \`cuda/build.js\` makes one shared library of them in \`cuda/lib/\`, with nvcc (CUDA 12 or newer) from the
+PATH or from \`--nvcc PATH\`. Where \`cuda/lib/\` holds the library already, nvcc is not needed; the library needs NVIDIA's driver alone.
+
+\`\`\`sh
+npm install koffi
+node node_modules/${name}/cuda/build.js
+\`\`\`
+
+\`\`\`js
+${nodeExample(manifest, name)}
+\`\`\`
+
+\`weights\` is a path, a URL, the bytes of a \`.safetensors\` file, or tensors by name. Every error has a \`code\`, its numbers in
+\`details\`, and a next step in \`fix\`.
+
+## Without a GPU
+
+\`node node_modules/${name}/cuda/build.js --emulate\` builds the same text with g++, and \`load({ weights, emulate: true })\` runs it on the CPU:
+right, and slow. It is for tests; nothing chooses it by itself.`,
+    needs: `It runs on ${DEVICES[arch]} with ${showBytes(limits.maxSharedBytes)} of shared memory a block; \`load\` compares before it allocates.`,
+  };
+}
+
+export function readme(manifest: Manifest, hasTwin: boolean): string {
+  const name = packageName(manifest.model.name);
+  const what = manifest.model.kind === 'model' ? 'A mixture-of-experts model' : 'One layer of a mixture-of-experts model';
+  const twin = hasTwin ? ' This model is too large to carry vectors of its own: they are those of a twin, the same spec with smaller sizes.' : '';
+  const { title, lead, use, needs } = manifest.target === 'webgpu' ? webgpuChapters(manifest, name) : cudaChapters(manifest, name);
+  return `# ${markdownText(manifest.model.name)}
+
+${what}, compiled to ${title} by ${markdownText(manifest.generator)}. ${lead}
+
+${use}
 
 ## Dimensions
 
@@ -100,8 +156,7 @@ Bytes on the device; nothing else is allocated.
 
 ${memory(manifest)}
 
-The device must offer ${limits.maxBindings} storage buffers per kernel, ${limits.maxThreadsPerBlock} threads per workgroup and ${showBytes(limits.maxSharedBytes)} of workgroup memory; \`load\`
-compares before it allocates.
+${needs}
 
 ## Checking
 
