@@ -9,6 +9,7 @@ import type { Buffer, Expr, ScalarName, Stmt, Tile, View } from '../../ir/kernel
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
+import { walkTiles } from '../persistent.ts';
 import { mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { TileSchedule } from '../schedule.ts';
 import {
@@ -95,15 +96,18 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
   const oneBand = p.maxRows !== undefined && p.maxRows <= s.bm;
   const perHead = Math.ceil(columns.most / s.bn);
   const bands = oneBand ? 1 : ceilDivSize(rowsSize(p), s.bm);
-  const l = line(mulSize(bands, heads.most * perHead), caps);
+  const places = heads.most * perHead;
+  const l = line(mulSize(bands, places), caps);
+  const staying = s.variant === 'wgmma';
 
-  // Bands of rows lie next to each other in the line: they share the columns' weights.
+  // Bands of rows lie next to each other in the line: they share the columns' weights. Blocks that stay bind band and place themselves.
   const head: Stmt[] = [];
-  const index = define(head, 'block_index', l.index);
+  const index = staying ? b.u32(0) : define(head, 'block_index', l.index);
   const bandCount = oneBand ? b.u32(1) : define(head, 'bands', b.ceilDiv(rows, b.u32(s.bm)));
   const body: Stmt[] = [];
-  const place = oneBand ? index : define(body, 'place', b.div(index, bandCount));
-  const row0 = oneBand ? b.u32(0) : define(body, 'row0', b.mul(b.mod(index, bandCount), b.u32(s.bm)));
+  const place = staying ? b.variable('place') : oneBand ? index : define(body, 'place', b.div(index, bandCount));
+  const band = staying ? b.variable('band') : b.mod(index, bandCount);
+  const row0 = oneBand ? b.u32(0) : define(body, 'row0', b.mul(band, b.u32(s.bm)));
   const col0 = define(body, 'col0', b.mul(b.mod(place, b.u32(perHead)), b.u32(s.bn)));
   const localHead = byHead ? define(body, 'local_head', b.div(place, b.u32(perHead))) : b.u32(0);
   const globalHead = byHead ? b.add(heads.first, localHead) : b.u32(0);
@@ -142,7 +146,9 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
 
   const inside = byHead ? b.lt(localHead, heads.count) : b.lt(col0, columns.count);
   const ran = p.segmentRows === undefined ? body : withinSegment(body, inside);
-  const total = b.mul(bandCount, b.u32(heads.most * perHead));
+  const work = staying
+    ? walkTiles(bandCount, places, caps, (row, column) => [b.let_('band', row), b.let_('place', column), ...ran])
+    : { body: inLine(l, index, b.mul(bandCount, b.u32(places)), ran), grid: l.grid };
   const scalars: readonly ScalarName[] = ['T', ...segmentScalars(p)];
   return launch({
     name: parts.name,
@@ -150,9 +156,9 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
     params: [['x', x], ['weight', weight], ...parts.extra, ['y', y]],
     scalars,
     block,
-    body: [...head, ...inLine(l, index, total, ran)],
+    body: [...head, ...work.body],
     schedule: { ...tileRecord(tileSchedule), oneRow },
-    grid: l.grid,
+    grid: work.grid,
   });
 }
 

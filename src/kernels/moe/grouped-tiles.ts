@@ -9,6 +9,7 @@ import type { Buffer, Expr, Stmt, Tile } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
+import { walkTiles } from '../persistent.ts';
 import { kernelSharedBytes, mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { TileSchedule, TileShape } from '../schedule.ts';
 import { define, launch, line } from './common.ts';
@@ -55,16 +56,44 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   if (bytes > caps.maxSharedBytes)
     throw new Error(`grouped_linear: ${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`);
 
-  const sharedTiles = shared === undefined ? 0 : ceilDivSize('T', s.bm);
-  const l = line(addSize(maxTilesSize(p), sharedTiles), caps);
-  const body: Stmt[] = [];
-  const tile = define(body, 'tile', l.index);
-  const col0 = define(body, 'col0', b.mul(b.builtin('block.z'), b.u32(s.bn)));
-  const sharedTile: Stmt[] = [];
-  if (shared !== undefined) {
-    const out = params.bind('shared', p.shared?.yElem ?? 'f32', lanes);
+  const columns = Math.ceil(Math.max(routed.n, shared?.n ?? 0) / s.bn);
+  const out = shared === undefined ? undefined : params.bind('shared', p.shared?.yElem ?? 'f32', lanes);
+  const { body, grid } = s.variant === 'wgmma' ? staying() : oneTileEach();
+
+  /** A block for each tile there may be; the shared FFN's lie behind all of the plan's. */
+  function oneTileEach(): { readonly body: readonly Stmt[]; readonly grid: Launch['grid'] } {
+    const sharedTiles = shared === undefined ? 0 : ceilDivSize('T', s.bm);
+    const l = line(addSize(maxTilesSize(p), sharedTiles), caps);
+    const stmts: Stmt[] = [];
+    const tile = define(stmts, 'tile', l.index);
+    const col0 = define(stmts, 'col0', b.mul(b.builtin('block.z'), b.u32(s.bn)));
     // Between the plan's last tile and the first shared one the row wraps to a number above every T.
-    const row0 = define(sharedTile, 'shared_row0', b.mul(b.sub(tile, maxTiles(p)), b.u32(s.bm)));
+    const sharedRow0 = b.mul(b.sub(tile, maxTiles(p)), b.u32(s.bm));
+    stmts.push(b.if_(b.lt(tile, b.load(plan, tileCountAt)), routedTile(tile, col0), sharedTile(sharedRow0, col0)));
+    return { body: stmts, grid: [l.grid[0], l.grid[1], columns] };
+  }
+
+  /** Blocks that walk over the tiles there are; the shared FFN's come first, because its depth is often the greater one. */
+  function staying(): { readonly body: readonly Stmt[]; readonly grid: Launch['grid'] } {
+    const head: Stmt[] = [];
+    const tiles = define(head, 'tiles', b.load(plan, tileCountAt));
+    const sharedTiles = shared === undefined ? b.u32(0) : define(head, 'shared_tiles', b.ceilDiv(b.scalar('T'), b.u32(s.bm)));
+    const walk = walkTiles(b.add(sharedTiles, tiles), columns, caps, (row, column) => {
+      const stmts: Stmt[] = [];
+      const place = define(stmts, 'tile_row', row);
+      const col0 = define(stmts, 'col0', b.mul(column, b.u32(s.bn)));
+      if (shared === undefined) return [...stmts, ...routedTile(place, col0)];
+      // Wraps to a number above every tile where the place is one of the shared FFN's.
+      const tile = define(stmts, 'tile', b.sub(place, sharedTiles));
+      return [...stmts, b.if_(b.lt(tile, tiles), routedTile(tile, col0), sharedTile(b.mul(place, b.u32(s.bm)), col0))];
+    });
+    return { body: [...head, ...walk.body], grid: walk.grid };
+  }
+
+  function sharedTile(first: Expr, col0: Expr): readonly Stmt[] {
+    if (shared === undefined || out === undefined) return [];
+    const stmts: Stmt[] = [];
+    const row0 = define(stmts, 'shared_row0', first);
     const run = computeTile(p, s, col0, {
       name: 'shared_acc',
       side: shared,
@@ -77,11 +106,10 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
       weight: () => undefined,
       y: out,
     });
-    sharedTile.push(b.if_(b.and(b.lt(row0, b.scalar('T')), inColumns(shared, col0, s), inFirstSegment(p)), run));
+    return [...stmts, b.if_(b.and(b.lt(row0, b.scalar('T')), inColumns(shared, col0, s), inFirstSegment(p)), run)];
   }
-  body.push(b.if_(b.lt(tile, b.load(plan, tileCountAt)), routedTile(), sharedTile));
 
-  function routedTile(): readonly Stmt[] {
+  function routedTile(tile: Expr, col0: Expr): readonly Stmt[] {
     const stmts: Stmt[] = [];
     const at = define(stmts, 'tile_at', tileAt(p, tile));
     const expert = define(stmts, 'expert', b.load(plan, at));
@@ -114,12 +142,11 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
     block: tileThreads(s),
     body,
     schedule: tileRecord(s),
-    grid: [l.grid[0], l.grid[1], Math.ceil(Math.max(routed.n, shared?.n ?? 0) / s.bn)],
+    grid,
   });
 
   function inColumns(side: Side, col: Expr, schedule: TileSchedule): Expr {
-    const all = Math.ceil(Math.max(routed.n, shared?.n ?? 0) / schedule.bn) === Math.ceil(side.n / schedule.bn);
-    return all ? b.bool(true) : b.lt(col, b.u32(side.n));
+    return columns === Math.ceil(side.n / schedule.bn) ? b.bool(true) : b.lt(col, b.u32(side.n));
   }
 }
 
