@@ -28,6 +28,10 @@ export interface AttentionProblem {
   readonly vFromK: boolean;
   /** Storage of the sinks [heads]; absent: there are none. */
   readonly sinksElem?: StorageElem;
+  /** Storage of q, of k and v, and of y; f32 where not said. */
+  readonly qElem?: StorageElem;
+  readonly kvElem?: StorageElem;
+  readonly yElem?: StorageElem;
   /** The most tokens a call has, where that is known (a decode bucket). */
   readonly maxTokens?: number;
 }
@@ -82,8 +86,8 @@ interface RowState {
 }
 
 /**
- * q f32 [T, heads · qkDim]; k f32 [cap, kvHeads · qkDim], v f32 [cap, kvHeads · vDim] (with vFromK: k again);
- * sinks [heads]; y f32 [T, heads · vDim]. Token t sees the keys 0 … past + t that the window leaves.
+ * q [T, heads · qkDim]; k [cap, kvHeads · qkDim], v [cap, kvHeads · vDim] (with vFromK: k again);
+ * sinks [heads]; y [T, heads · vDim]. Token t sees the keys 0 … past + t that the window leaves.
  */
 export function attention(p: AttentionProblem, schedule: AttentionSchedule | undefined, caps: Capabilities): Launch {
   const s = schedule ?? attentionSchedule(p, caps);
@@ -97,11 +101,12 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
   const columns = p.vDim / vLanes;
   const perThread = Math.ceil(columns / block);
 
-  const q = globalBuffer('q', 'f32', lanes);
-  const k = globalBuffer('k', 'f32', lanes);
-  const v = globalBuffer('v', 'f32', vLanes);
+  const { qElem = 'f32', kvElem = 'f32', yElem = 'f32' } = p;
+  const q = globalBuffer('q', qElem, lanes);
+  const k = globalBuffer('k', kvElem, lanes);
+  const v = globalBuffer('v', kvElem, vLanes);
   const sinks = p.sinksElem === undefined ? undefined : globalBuffer('sinks', p.sinksElem);
-  const y = globalBuffer('y', 'f32', vLanes);
+  const y = globalBuffer('y', yElem, vLanes);
   const scores = b.buffer('scores', 'shared', 'f32', 1, s.rows * block);
   const parts = partsOf(s);
   const maxima = b.buffer('maxima', 'shared', 'f32', 1, s.rows * parts);
@@ -194,7 +199,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
     const row = b.mul(b.add(b.mul(b.add(base, j), b.u32(p.kvHeads)), kvHead), b.u32(valueStride / vLanes));
     for (const u of range(perThread)) {
       const added: Stmt[] = [];
-      const value = define(added, `value${u}`, b.load(v, b.add(row, columnOf(u))));
+      const value = define(added, `value${u}`, b.loadF32(v, b.add(row, columnOf(u))));
       states.forEach((state, r) => {
         const acc = state.acc[u];
         const weight = weights[r];
@@ -213,7 +218,7 @@ export function attention(p: AttentionProblem, schedule: AttentionSchedule | und
   states.forEach((state, r) => {
     const row = b.add(b.mul(tokenOf(b.u32(r)), b.u32(p.heads)), headOf(b.u32(r)));
     const stored = state.acc.flatMap((acc, u) =>
-      guarded(hasColumn(u), [b.store(y, b.add(b.mul(row, b.u32(columns)), columnOf(u)), b.div(acc, b.splat(vLanes, state.sum)))]));
+      guarded(hasColumn(u), [b.store(y, b.add(b.mul(row, b.u32(columns)), columnOf(u)), b.cast(yElem, b.div(acc, b.splat(vLanes, state.sum))))]));
     body.push(...(r === 0 ? stored : guarded(served(b.u32(r)), stored)));
   });
 

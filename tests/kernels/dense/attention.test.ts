@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { attention, attentionSchedule } from '../../../src/kernels/dense/attention.ts';
 import type { AttentionProblem, AttentionSchedule } from '../../../src/kernels/dense/attention.ts';
-import { CAPS, NARROW, expectClose, expectSameBits, random, run } from './harness.ts';
+import { CAPS, NARROW, expectClose, expectSameBits, random, run, stored } from './harness.ts';
 
 type Small = Omit<AttentionProblem, 'scale' | 'vFromK'> & Partial<AttentionProblem>;
 
@@ -126,6 +126,19 @@ describe('attention', () => {
     for (const t of [0, 7, 8, 18]) {
       const q = d.q.slice(t * 12, (t + 1) * 12);
       expectSameBits(compute(p, { ...d, q }, 1, t, { block: 8, rows: 1, tn: 1 }), whole.slice(t * 10, (t + 1) * 10));
+    }
+  });
+
+  it('reads and writes 16-bit storage: arithmetic in f32, one rounding', () => {
+    const p = full({ heads: 4, kvHeads: 2, qkDim: 8, vDim: 16 });
+    for (const elem of ['f16', 'bf16'] as const) {
+      const d = makeData(p, 7, 5);
+      const [q, k, v] = [stored(d.q, elem), stored(d.k, elem), stored(d.v, elem)];
+      const exact = compute(p, { ...d, q: q.values, k: k.values, v: v.values }, 7, 5, SMALL[1]);
+      const y = new Uint16Array(exact.length);
+      const launch = attention({ ...p, qElem: elem, kvElem: elem, yElem: elem }, SMALL[1], CAPS);
+      run(launch, { q: q.data, k: k.data, v: v.data, y }, { T: 7, past: 5 });
+      expect(y).toEqual(stored(exact, elem).data);
     }
   });
 
