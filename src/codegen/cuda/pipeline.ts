@@ -4,6 +4,7 @@ import { finishKernel } from '../../passes/kernel/pipeline.ts';
 import type { MainloopVariant } from '../../passes/kernel/variant.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { mmaSync } from './variants/mma-sync.ts';
+import { specialise } from './variants/specialise.ts';
 
 /** Beside the portable one, which is every target's. */
 const VARIANTS: readonly MainloopVariant[] = [mmaSync];
@@ -13,4 +14,4 @@ const VARIANTS: readonly MainloopVariant[] = [mmaSync];
  * Subgroup operations name all 32 lanes: they need a block of whole warps.
  */
 export const finishCuda = (kernel: Kernel, caps: Capabilities): Kernel =>
-  finishKernel(kernel, { subgroups: caps.subgroups && kernel.block % (caps.subgroupSize ?? 1) === 0, variants: VARIANTS });
+  finishKernel(specialise(kernel), { subgroups: caps.subgroups && kernel.block % (caps.subgroupSize ?? 1) === 0, variants: VARIANTS });
