@@ -208,3 +208,23 @@ MOEC_INLINE void moec_setmaxnreg_dec() {
   MOEC_SM90(asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(R)));
   MOEC_CPU(moec_emu::set_registers<R>());
 }
+
+// ---------------------------------------------------------------- addresses as kernels have them
+// Kernels count shared memory in words of their own types.
+
+MOEC_INLINE void moec_mbarrier_init(void* barrier, uint32_t count) { moec_mbarrier_init(static_cast<uint64_t*>(barrier), count); }
+MOEC_INLINE void moec_mbarrier_expect(void* barrier, uint32_t bytes) { moec_mbarrier_expect(static_cast<uint64_t*>(barrier), bytes); }
+MOEC_INLINE void moec_mbarrier_arrive(void* barrier) { moec_mbarrier_arrive(static_cast<uint64_t*>(barrier)); }
+MOEC_INLINE void moec_mbarrier_wait(void* barrier, uint32_t parity) { moec_mbarrier_wait(static_cast<uint64_t*>(barrier), parity); }
+MOEC_INLINE void moec_tma_load_2d(void* destination, const CUtensorMap* map, void* barrier, int col, int row) {
+  moec_tma_load_2d(destination, map, static_cast<uint64_t*>(barrier), col, row);
+}
+/** Of operands that begin at a and b: the row and the column within the 128 bytes of a row count, as in moec_wgmma_descriptor. */
+template <int N>
+MOEC_INLINE void moec_wgmma_m64k16_bf16(float* d, const void* a, const void* b) {
+  moec_wgmma_m64k16_bf16<N>(d, moec_wgmma_descriptor(a), moec_wgmma_descriptor(b));
+}
+template <int N>
+MOEC_INLINE void moec_wgmma_m64k16_f16(float* d, const void* a, const void* b) {
+  moec_wgmma_m64k16_f16<N>(d, moec_wgmma_descriptor(a), moec_wgmma_descriptor(b));
+}
