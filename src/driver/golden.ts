@@ -4,13 +4,15 @@
  */
 import { createReference, type Reference } from '../ir/graph/evaluate/reference.ts';
 import type { Data } from '../ir/graph/evaluate/evaluate.ts';
+import { walkStmts } from '../ir/kernel/walk.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
 import type { Attention, Ffn, LayerFfn, Router, Spec } from '../model/types.ts';
 import { type Golden, encodeGolden, type GoldenVector } from '../runtime/core/golden.ts';
-import { F32_GATE } from '../runtime/core/metrics.ts';
+import { type Deviation, F32_GATE } from '../runtime/core/metrics.ts';
 import { proceduralIds, proceduralInput, proceduralWeights } from '../runtime/core/procedural.ts';
 import { weightsOf } from '../runtime/core/weights.ts';
 import { analyze } from '../model/index.ts';
+import type { KernelTable } from './kernels.ts';
 import { weightSections } from './reference.ts';
 
 /** Weights a package may make and multiply to verify itself; larger specs verify a twin. */
@@ -80,12 +82,25 @@ const expertsOf = (spec: Spec): number => {
   return moe?.kind === 'moe' ? moe.experts : 0;
 };
 
+/** Where rows of a program are rounded to 16 bits, before tensor cores or in memory: eps 2^-12 and 2^-9, some roundings one after another. */
+const ROUNDED_GATES = { f16: { nmse: 5e-7, rowNmse: 2e-6 }, bf16: { nmse: 3e-5, rowNmse: 6e-5 } } as const;
+
+/** What results of a program may be off by: as its kernels round. */
+export function gateOf({ kernels }: KernelTable): Deviation {
+  const rounded = new Set<string>();
+  for (const { source, variants } of kernels) {
+    for (const p of variants[0]?.kernel.params ?? []) if (p.access !== 'read') rounded.add(p.elem);
+    for (const s of walkStmts(source.body)) if (s.k === 'tile.mainloop' && s.schedule.variant !== 'fma') rounded.add(s.b[0]?.buf.elem ?? 'f32');
+  }
+  return rounded.has('bf16') ? ROUNDED_GATES.bf16 : rounded.has('f16') ? ROUNDED_GATES.f16 : F32_GATE;
+}
+
 /** The bytes of golden.bin for a spec small enough to run here. */
-export function goldenVectors(spec: Spec, graphs: GraphProgram): Uint8Array<ArrayBuffer> {
+export function goldenVectors(spec: Spec, graphs: GraphProgram, gate: Deviation = F32_GATE): Uint8Array<ArrayBuffer> {
   const reference = proceduralReference(graphs, expertsOf(spec));
   const isHashed = spec.kind === 'layer' && spec.ffn.kind === 'moe' && spec.ffn.router.select.kind === 'hash';
   const vectors = spec.kind === 'model' ? modelVectors(reference, spec.vocab) : layerVectors(reference, spec.hidden, isHashed ? spec.vocab : undefined);
-  const golden: Golden = { seed: SEED, gate: F32_GATE, vectors };
+  const golden: Golden = { seed: SEED, gate, vectors };
   return encodeGolden(golden, spec.hidden);
 }
 

@@ -2,7 +2,7 @@
 import { emitPackage, type PackageFiles } from '../codegen/package/emit.ts';
 import type { Spec } from '../model/types.ts';
 import { type CompileOptions, type Compiled, compileSpec } from './compile.ts';
-import { goldenVectors, needsTwin, twinOf } from './golden.ts';
+import { gateOf, goldenVectors, needsTwin, twinOf } from './golden.ts';
 
 export { compileRuntime } from '../codegen/package/transpile.ts';
 
@@ -24,9 +24,9 @@ export interface PackageSources {
 export function buildPackage(spec: Spec, options: CompileOptions, { runtime, cuda }: PackageSources): BuiltPackage {
   const compiled = compileSpec(spec, options);
   const own = { manifest: compiled.manifest, kernels: compiled.texts, runtime, cuda };
-  if (!needsTwin(spec)) return { compiled, twin: false, files: emitPackage({ ...own, golden: goldenVectors(spec, compiled.graphs) }) };
+  if (!needsTwin(spec)) return { compiled, twin: false, files: emitPackage({ ...own, golden: goldenVectors(spec, compiled.graphs, gateOf(compiled.kernels)) }) };
   const small = twinOf(spec);
   const twin = compileSpec(small, options);
-  const golden = goldenVectors(small, twin.graphs);
+  const golden = goldenVectors(small, twin.graphs, gateOf(twin.kernels));
   return { compiled, twin: true, files: emitPackage({ ...own, golden, twin: { manifest: twin.manifest, kernels: twin.texts } }) };
 }

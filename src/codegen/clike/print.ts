@@ -29,7 +29,9 @@ export const commentText = (text: string): string =>
 
 function binary(c: Context, e: Extract<Expr, { k: 'bin' }>): string {
   const own = PRECEDENCE[e.op];
+  const lanes = e.a.ty.lanes > e.b.ty.lanes ? e.a.ty.lanes : e.b.ty.lanes;
   const side = (x: Expr, right: boolean): string => {
+    if (x.ty.lanes !== lanes) return c.d.splat({ elem: x.ty.elem, lanes }, argument(c, x));
     const text = expr(c, x);
     if (x.k !== 'bin' || x.op === 'min' || x.op === 'max') return text;
     const inner = PRECEDENCE[x.op];

@@ -14,14 +14,10 @@ type Half = 'f16' | 'bf16';
 const isHalf = (elem: Elem): elem is Half => elem === 'f16' || elem === 'bf16';
 
 const SCALARS: Readonly<Record<Elem, string>> = { f32: 'float', f16: 'float', bf16: 'float', u32: 'uint32_t', i32: 'int32_t', bool: 'bool' };
-const VECTORS: Readonly<Record<Elem, string>> = { f32: 'float', f16: 'float', bf16: 'float', u32: 'uint', i32: 'int', bool: '' };
+const VECTORS: Readonly<Record<Elem, string>> = { f32: 'float', f16: 'float', bf16: 'float', u32: 'uint', i32: 'int', bool: 'bool' };
 
 /** The type of a value. */
-function ty(t: Ty): string {
-  if (t.lanes === 1) return SCALARS[t.elem];
-  if (t.elem === 'bool') throw new Error('CUDA has no vectors of bool');
-  return `${VECTORS[t.elem]}${t.lanes}`;
-}
+const ty = (t: Ty): string => (t.lanes === 1 ? SCALARS[t.elem] : `${VECTORS[t.elem]}${t.lanes}`);
 
 const HALF_WORDS = { 1: 'uint16_t', 2: 'uint32_t', 4: 'uint2' } as const;
 /** The type of one access in memory. */
@@ -47,36 +43,29 @@ function literal(value: number, t: Ty): string {
 
 const scalarName = (name: ScalarName): string => name.replace('.', '_');
 
-const FLOAT_CALLS: Readonly<Record<Exclude<Fn, 'pack.f16' | 'pack.bf16'> | 'min' | 'max', string>> = {
-  exp: 'expf', log: 'logf', sqrt: 'sqrtf', rsqrt: 'rsqrtf', abs: 'fabsf', floor: 'floorf', fma: 'fmaf', min: 'fminf', max: 'fmaxf',
-};
+/** Where the function of one float is not the name and an `f`. */
+const FLOAT_CALLS: Readonly<Partial<Record<Fn | 'min' | 'max', string>>> = { abs: 'fabsf', min: 'fminf', max: 'fmaxf' };
 
 function call(fn: Fn | 'min' | 'max', t: Ty, args: readonly string[]): string {
   const list = args.join(', ');
   if (fn === 'pack.f16' || fn === 'pack.bf16') return `moec_${fn.replace('.', '_')}(${list})`;
   if (t.lanes > 1) return `moec_${fn}(${list})`;
-  return t.elem === 'f32' ? `${FLOAT_CALLS[fn]}(${list})` : `${fn}(${list})`;
+  return t.elem === 'f32' ? `${FLOAT_CALLS[fn] ?? `${fn}f`}(${list})` : `${fn}(${list})`;
 }
 
 /** An expression that stands for itself where a conversion does nothing. */
 const grouped = (a: string): string => (/^\w+$/.test(a) ? a : `(${a})`);
 
+/** The prelude's conversions: towards zero and clamped to the range, as on the other targets. */
 function cast(t: Ty, { k, ty: from }: Expr, a: string): string {
   if (ty(t) === ty(from)) return k === 'bin' || k === 'un' ? grouped(a) : a;
-  if (t.lanes > 1) throw new Error(`a conversion of ${ty(from)} to ${ty(t)}: convert the lanes one by one`);
-  // As on the other targets: towards zero, clamped to the range.
-  if (from.elem !== 'bool' && ty(from) === 'float' && t.elem === 'u32') return `__float2uint_rz(${a})`;
-  if (from.elem !== 'bool' && ty(from) === 'float' && t.elem === 'i32') return `__float2int_rz(${a})`;
-  return `${ty(t)}(${a})`;
+  if (t.elem === 'bool') throw new Error('a condition is made by comparing, not by a conversion');
+  return `moec_to_${VECTORS[t.elem]}(${a})`;
 }
 
-function bitcast(t: Ty, from: Ty, a: string): string {
-  if (t.elem === from.elem) return grouped(a);
-  if (t.lanes > 1) throw new Error(`the bits of ${ty(from)} as ${ty(t)}: take the lanes one by one`);
-  if (t.elem === 'f32') return `moec_float(${from.elem === 'u32' ? a : `uint32_t(${a})`})`;
-  const bits = from.elem === 'f32' ? `moec_bits(${a})` : a;
-  return from.elem === 'f32' && t.elem === 'u32' ? bits : `${ty(t)}(${bits})`;
-}
+const BITS: Readonly<Partial<Record<Elem, string>>> = { f32: 'moec_float', u32: 'moec_bits', i32: 'moec_int' };
+
+const bitcast = (t: Ty, from: Ty, a: string): string => (t.elem === from.elem ? grouped(a) : `${BITS[t.elem] ?? '?'}(${a})`);
 
 function param(buf: Buffer, name: string): string {
   return `${buf.access === 'read' ? 'const ' : ''}${storageType(buf)}* __restrict__ ${name}`;

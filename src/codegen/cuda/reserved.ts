@@ -17,7 +17,7 @@ ulonglong1 ulonglong2 float1 float2 float3 float4 double1 double2 double3 double
 int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t intptr_t uintptr_t ushort ulong uchar std cuda nvcuda FILE
 CUtensorMap cudaStream_t cudaError_t cudaGraph_t cudaEvent_t`;
 
-const PREDECLARED = `threadIdx blockIdx blockDim gridDim warpSize fmaf expf logf sqrtf rsqrtf fabsf floorf fminf fmaxf min max abs
+const PREDECLARED = `threadIdx blockIdx blockDim gridDim warpSize fmaf expf exp2f logf sqrtf rsqrtf fabsf floorf fminf fmaxf min max abs
 make_float2 make_float4 make_uint2 make_uint4 make_int2 make_int4 atomicAdd atomicMax linux unix i386 errno stdin stdout stderr
 major minor makedev assert isnan isinf isfinite isnormal signbit isgreater isless fpclassify va_start va_end va_arg va_copy
 offsetof setjmp main`;

@@ -31,7 +31,7 @@ const TARGETS: Readonly<Record<Manifest['target'], Target>> = {
     parts: 'kernels',
   },
   cuda: {
-    errors: ['CudaLibraryError', 'NoCudaDeviceError', 'NoCudaDriverError', 'WrongArchitectureError'],
+    errors: ['CudaArchitectureError', 'CudaBuildError', 'NoCudaDeviceError', 'NoCudaDriverError', 'NoCudaLibraryError', 'NoKoffiError'],
     imports: [],
     parts: "directory: new URL('./', import.meta.url).href",
   },
