@@ -225,19 +225,35 @@ class Bench:
                 package.close()
         self.results.add("clocks", shape=shape.name, **clocks())
 
-    def run(self) -> None:
+    def broken(self) -> bool:
+        """Whether a kernel of this process failed in such a way that nothing runs in it any more."""
         try:
-            describe(self.results, self.timer, self.device)
+            if self.timer.cuda:
+                gc.collect()
+                torch.cuda.empty_cache()
+                torch.zeros(1, device=self.device).item()
+            return False
+        except RuntimeError:
+            return True
+
+    def run(self) -> list[str]:
+        """@return shapes left for a new process, because this one's device is broken"""
+        try:
+            if not self.options.again:
+                describe(self.results, self.timer, self.device)
             self.load_peers()
             known = shapes()
-            for name in self.options.shapes:
+            names = list(self.options.shapes)
+            while names:
+                name = names.pop(0)
                 try:
                     self.shape(known[name])
                 except Exception as error:  # noqa: BLE001
                     self.skip(name, "the shape", first_line(error))
-                gc.collect()
-                if self.timer.cuda:
-                    torch.cuda.empty_cache()
+                if self.broken():
+                    self.skip(name, "the rest of the shape", "a kernel broke the device's context")
+                    return names
+            return []
         finally:
             if self.moec is not None:
                 self.moec.end()
@@ -256,11 +272,17 @@ def main() -> None:
     parser.add_argument("--routings", type=words, default=["uniform", "zipf"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--again", action="store_true", help="go on for a process whose device was broken")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("layers.py: torch sees no CUDA device")
-    Bench(options).run()
+    bench = Bench(options)
+    left = bench.run()
+    if left:
+        # Options that come later win.
+        rest = ["--shapes", ",".join(left), "--seconds", str(bench.deadline.left()), "--again"]
+        os.execv(sys.executable, [sys.executable, "-u", *sys.argv, *rest])
 
 
 if __name__ == "__main__":
