@@ -11,8 +11,10 @@ namespace moec {
 constexpr size_t kMaxGraphs = 64;
 constexpr uint64_t kDispatch = 0;
 constexpr uint64_t kCopy = 1;
+constexpr uint64_t kClear = 2;
 constexpr uint64_t kDispatchWords = 4;
 constexpr uint64_t kCopyWords = 4;
+constexpr uint64_t kClearWords = 4;
 /** Bytes of a row of a box: one row of the 128-byte swizzle. */
 constexpr uint32_t kBoxRowBytes = 128;
 constexpr uint32_t kMaxBoxRows = 256;
@@ -60,11 +62,11 @@ inline CUtensorMap encode(const Handle& handle, const MoecTensorMap& map, uint64
 // ---------------------------------------------------------------- lists of commands
 
 struct Command {
-  /** Null for a copy. */
+  uint64_t kind;
+  /** Of a dispatch: its pointers. Of a copy: from, to, bytes. Of a clear: pointer, bytes. */
+  const uint64_t* words;
   const MoecKernel* kernel;
   dim3 grid;
-  /** Of a dispatch: its pointers. Of a copy: from, to, bytes. */
-  const uint64_t* words;
   std::vector<CUtensorMap> maps;
 };
 
@@ -89,7 +91,7 @@ inline Command read_dispatch(Handle& handle, const uint64_t* words, uint64_t lef
     fail(MOEC_BAD_ARGUMENT, "%s takes %u arguments, not %llu", kernel.name, kernel.arguments, (unsigned long long)count);
   }
   if (left - kDispatchWords < count) fail(MOEC_BAD_ARGUMENT, "%s: the list ends within its arguments", kernel.name);
-  Command command{&kernel, grid, words + kDispatchWords, {}};
+  Command command{kDispatch, words + kDispatchWords, &kernel, grid, {}};
   for (uint64_t i = 0; i < count; i++) check_memory(handle, command.words[i], 0, 1, kernel.name);
   for (uint32_t i = 0; i < kernel.map_count; i++) {
     const MoecTensorMap& map = kernel.maps[i];
@@ -101,9 +103,16 @@ inline Command read_dispatch(Handle& handle, const uint64_t* words, uint64_t lef
 
 inline Command read_copy(const Handle& handle, const uint64_t* words, uint64_t left) {
   if (left < kCopyWords) fail(MOEC_BAD_ARGUMENT, "a copy of %llu words", (unsigned long long)left);
-  Command command{nullptr, dim3(), words + 1, {}};
+  Command command{kCopy, words + 1, nullptr, dim3(), {}};
   check_memory(handle, command.words[0], 0, command.words[2], "the source of a copy");
   check_memory(handle, command.words[1], 0, command.words[2], "the target of a copy");
+  return command;
+}
+
+inline Command read_clear(const Handle& handle, const uint64_t* words, uint64_t left) {
+  if (left < kClearWords) fail(MOEC_BAD_ARGUMENT, "a clear of %llu words", (unsigned long long)left);
+  Command command{kClear, words + 1, nullptr, dim3(), {}};
+  check_memory(handle, command.words[0], 0, command.words[1], "the target of a clear");
   return command;
 }
 
@@ -120,6 +129,9 @@ inline std::vector<Command> read_commands(Handle& handle, const uint64_t* words,
     } else if (words[at] == kCopy) {
       commands.push_back(read_copy(handle, words + at, left));
       at += kCopyWords;
+    } else if (words[at] == kClear) {
+      commands.push_back(read_clear(handle, words + at, left));
+      at += kClearWords;
     } else {
       fail(MOEC_BAD_ARGUMENT, "word %llu: there is no command %llu", (unsigned long long)at, (unsigned long long)words[at]);
     }
@@ -127,18 +139,22 @@ inline std::vector<Command> read_commands(Handle& handle, const uint64_t* words,
   return commands;
 }
 
-inline void enqueue(const std::vector<Command>& commands, cudaStream_t stream) {
-  for (const Command& command : commands) {
-    if (command.kernel != nullptr) {
-      const MoecKernel& kernel = *command.kernel;
-      kernel.launch(MoecLaunch{command.grid, kernel.block, kernel.shared, stream, command.words, command.maps.data()});
-      check(cudaGetLastError(), kernel.name);
-    } else if (command.words[2] > 0) {
-      const void* from = device_pointer<const void>(command.words[0]);
-      void* to = device_pointer<void>(command.words[1]);
-      MOEC_CHECK(cudaMemcpyAsync(to, from, command.words[2], cudaMemcpyDeviceToDevice, stream));
-    }
+inline void enqueue(const Command& command, cudaStream_t stream) {
+  if (command.kind == kDispatch) {
+    const MoecKernel& kernel = *command.kernel;
+    kernel.launch(MoecLaunch{command.grid, kernel.block, kernel.shared, stream, command.words, command.maps.data()});
+    check(cudaGetLastError(), kernel.name);
+  } else if (command.kind == kCopy && command.words[2] > 0) {
+    const void* from = device_pointer<const void>(command.words[0]);
+    void* to = device_pointer<void>(command.words[1]);
+    MOEC_CHECK(cudaMemcpyAsync(to, from, command.words[2], cudaMemcpyDeviceToDevice, stream));
+  } else if (command.kind == kClear && command.words[1] > 0) {
+    MOEC_CHECK(cudaMemsetAsync(device_pointer<void>(command.words[0]), 0, command.words[1], stream));
   }
+}
+
+inline void enqueue(const std::vector<Command>& commands, cudaStream_t stream) {
+  for (const Command& command : commands) enqueue(command, stream);
 }
 
 /** Records the commands as a graph ready to launch. */

@@ -1,9 +1,7 @@
 /** WebGPU in Node: Dawn, from the package `webgpu`. */
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { NoWebGPUError } from '../core/errors.ts';
 import type { GpuEntry } from '../webgpu/gpu-types.ts';
+import { importOptional } from './import-optional.ts';
 import { activateSoftwareDriver } from './software-driver.ts';
 
 /** Dawn's instance must stay reachable as long as the process lives: collected, it takes the process with it. */
@@ -17,29 +15,19 @@ const isPackage = (value: unknown): value is WebGpuPackage =>
   typeof value === 'object' && value !== null && 'create' in value && typeof value.create === 'function';
 const isEntry = (value: unknown): value is GpuEntry => typeof value === 'object' && value !== null && 'requestAdapter' in value;
 
-/** Beside this file, else from the directory the process runs in: a package may lie outside of the project that uses it. */
-async function importWebGpu(): Promise<unknown> {
-  try {
-    return await import('webgpu');
-  } catch (first) {
-    try {
-      const path = createRequire(join(process.cwd(), 'index.js')).resolve('webgpu');
-      return await import(pathToFileURL(path).href);
-    } catch {
-      throw new NoWebGPUError('Node has no WebGPU of its own, and the package webgpu cannot be loaded', {
-        fix: 'npm install webgpu (where npm asks for it: npm install-scripts approve webgpu), or lend a device: load({ device })',
-        cause: first,
-      });
-    }
-  }
-}
+const missing = (cause: unknown): never => {
+  throw new NoWebGPUError('Node has no WebGPU of its own, and the package webgpu cannot be loaded', {
+    fix: 'npm install webgpu (where npm asks for it: npm install-scripts approve webgpu), or lend a device: load({ device })',
+    cause,
+  });
+};
 
 /** @param flags for Dawn, such as `disable-dawn-features=timestamp_quantization`; only the first call's count. */
 export async function nodeGpu(flags: readonly string[] = []): Promise<GpuEntry> {
   const held: unknown = Reflect.get(globalThis, KEY);
   if (isEntry(held)) return held;
   activateSoftwareDriver();
-  const module = await importWebGpu();
+  const module = await importOptional('webgpu', () => import('webgpu')).catch(missing);
   if (!isPackage(module)) throw new NoWebGPUError('the package webgpu is not the one of npm that wraps Dawn', { fix: 'npm install webgpu@0.6' });
   const gpu = module.create([...flags]);
   Reflect.set(globalThis, KEY, gpu);

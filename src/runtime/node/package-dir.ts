@@ -8,7 +8,9 @@ import { readManifest } from '../core/manifest.ts';
 
 /** Files that hold the digests and so have none; what npm and users put beside a package is not looked at. */
 const UNHASHED: ReadonlySet<string> = new Set(['manifest.json', 'manifest.js', 'package-lock.json']);
-const LOOKED_AT = /^(kernels|golden|runtime|src)\/|^[^/]+\.(js|ts|bin)$/;
+const LOOKED_AT = /^(kernels|cuda|golden|runtime|src)\/|^[^/]+\.(js|ts|bin)$/;
+/** Libraries are built after a package is written; their names tell from which sources. */
+const BUILT = /^(golden\/)?cuda\/lib\//;
 
 async function filesOf(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true });
@@ -42,7 +44,7 @@ export async function checkPackageFiles(directory: string): Promise<Manifest> {
     else if (createHash('sha256').update(data).digest('hex') !== digest) problems.push(`${quote(path)} was changed`);
   }
   for (const path of await filesOf(directory)) {
-    if (LOOKED_AT.test(path) && !expected.has(path) && !UNHASHED.has(path)) problems.push(`${quote(path)} was added`);
+    if (LOOKED_AT.test(path) && !BUILT.test(path) && !expected.has(path) && !UNHASHED.has(path)) problems.push(`${quote(path)} was added`);
   }
   const module = await readFile(join(directory, 'manifest.js'), 'utf8').catch(() => '');
   const literal = /JSON\.parse\((".*")\);\n$/.exec(module)?.[1];
