@@ -21,7 +21,8 @@
 // numbers, anything between blocks, memory order, clusters, speed, how tensor cores round. Out-of-bounds accesses of device
 // memory are found under -fsanitize=address; without it, only stores just past an allocation are.
 //
-// Compile with -std=c++17 -ffp-contract=off -fno-strict-aliasing (kernels read vectors as other types).
+// Compile with -std=c++17 -ffp-contract=off -fno-strict-aliasing (kernels read vectors as other types) -Wno-psabi (tensor maps are
+// passed by value with their alignment of 64 bytes).
 #pragma once
 #include <math.h>
 #include <stdarg.h>
@@ -65,10 +66,12 @@
 
 #include "emulator_types.h"
 #include "emulator_fibers.h"
+#include "emulator_schedule.h"
 #include "emulator_block.h"
 #include "emulator_warp.h"
 #include "emulator_shared.h"
-#include "emulator_async.h"
+#include "emulator_copies.h"
+#include "emulator_products.h"
 #include "emulator_runtime.h"
 #include "emulator_memory.h"
 

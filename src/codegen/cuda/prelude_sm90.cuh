@@ -14,10 +14,10 @@
 #endif
 
 // ---------------------------------------------------------------- mbarriers
-// An 8-byte word in shared memory. A phase ends when `count` arrivals and all announced bytes have come; phases have parity
+// `barrier` is an 8-byte word in shared memory. A phase ends when `count` arrivals and all announced bytes have come; phases have parity
 // 0, 1, 0 ... Waiting for parity 1 of a new barrier returns at once: the phase before the first counts as over.
 
-MOEC_INLINE void moec_mbarrier_init(uint64_t* barrier, uint32_t count) {
+MOEC_INLINE void moec_mbarrier_init(void* barrier, uint32_t count) {
   MOEC_SM90(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(moec_shared_address(barrier)), "r"(count) : "memory"));
   MOEC_CPU(moec_emu::mbarrier_init(barrier, count));
 }
@@ -27,17 +27,17 @@ MOEC_INLINE void moec_mbarrier_init_fence() {
   MOEC_CPU(moec_emu::mbarrier_init_fence());
 }
 /** Announces `bytes` that copies will bring in this phase, and arrives. */
-MOEC_INLINE void moec_mbarrier_expect(uint64_t* barrier, uint32_t bytes) {
+MOEC_INLINE void moec_mbarrier_expect(void* barrier, uint32_t bytes) {
   MOEC_SM90(asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(moec_shared_address(barrier)), "r"(bytes)
                          : "memory"));
   MOEC_CPU(moec_emu::mbarrier_arrive("mbarrier.arrive.expect_tx", barrier, bytes));
 }
-MOEC_INLINE void moec_mbarrier_arrive(uint64_t* barrier) {
+MOEC_INLINE void moec_mbarrier_arrive(void* barrier) {
   MOEC_SM90(asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(moec_shared_address(barrier)) : "memory"));
   MOEC_CPU(moec_emu::mbarrier_arrive("mbarrier.arrive", barrier, 0));
 }
 /** Whether the phase of this parity is over; waits for it for a while. */
-MOEC_INLINE bool moec_mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
+MOEC_INLINE bool moec_mbarrier_try_wait(void* barrier, uint32_t parity) {
   uint32_t over = 1;
   MOEC_SM90(asm volatile("{\n"
                          ".reg .pred over;\n"
@@ -50,7 +50,7 @@ MOEC_INLINE bool moec_mbarrier_try_wait(uint64_t* barrier, uint32_t parity) {
   MOEC_CPU(moec_emu::mbarrier_wait(barrier, parity));
   return over != 0;
 }
-MOEC_INLINE void moec_mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+MOEC_INLINE void moec_mbarrier_wait(void* barrier, uint32_t parity) {
   while (!moec_mbarrier_try_wait(barrier, parity)) {
   }
 }
@@ -66,7 +66,7 @@ MOEC_INLINE void moec_fence_async() {
  * One thread starts the copy of the box of `map` whose first element is (row, col), to `destination` (aligned to 1024 bytes); its
  * bytes count towards `barrier`. Elements outside the matrix arrive as zeros, and count too.
  */
-MOEC_INLINE void moec_tma_load_2d(void* destination, const CUtensorMap* map, uint64_t* barrier, int col, int row) {
+MOEC_INLINE void moec_tma_load_2d(void* destination, const CUtensorMap* map, void* barrier, int col, int row) {
   MOEC_SM90(asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
                              moec_shared_address(destination)),
                          "l"(map), "r"(moec_shared_address(barrier)), "r"(col), "r"(row)
@@ -195,6 +195,16 @@ MOEC_INLINE void moec_wgmma_m64k16_f16(float* d, uint64_t a, uint64_t b) {
   MOEC_CPU(moec_emu::product(d, a, b, N, true));
 }
 
+/** The same, of operands at a and b: rows as in moec_wgmma_descriptor, from the column on that the address points to. */
+template <int N>
+MOEC_INLINE void moec_wgmma_m64k16_bf16(float* d, const void* a, const void* b) {
+  moec_wgmma_m64k16_bf16<N>(d, moec_wgmma_descriptor(a), moec_wgmma_descriptor(b));
+}
+template <int N>
+MOEC_INLINE void moec_wgmma_m64k16_f16(float* d, const void* a, const void* b) {
+  moec_wgmma_m64k16_f16<N>(d, moec_wgmma_descriptor(a), moec_wgmma_descriptor(b));
+}
+
 // ---------------------------------------------------------------- registers
 // All 128 threads of a warpgroup; R is a multiple of 8 from 24 to 256. A warpgroup that takes more waits until others have given back.
 
@@ -207,24 +217,4 @@ template <int R>
 MOEC_INLINE void moec_setmaxnreg_dec() {
   MOEC_SM90(asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(R)));
   MOEC_CPU(moec_emu::set_registers<R>());
-}
-
-// ---------------------------------------------------------------- addresses as kernels have them
-// Kernels count shared memory in words of their own types.
-
-MOEC_INLINE void moec_mbarrier_init(void* barrier, uint32_t count) { moec_mbarrier_init(static_cast<uint64_t*>(barrier), count); }
-MOEC_INLINE void moec_mbarrier_expect(void* barrier, uint32_t bytes) { moec_mbarrier_expect(static_cast<uint64_t*>(barrier), bytes); }
-MOEC_INLINE void moec_mbarrier_arrive(void* barrier) { moec_mbarrier_arrive(static_cast<uint64_t*>(barrier)); }
-MOEC_INLINE void moec_mbarrier_wait(void* barrier, uint32_t parity) { moec_mbarrier_wait(static_cast<uint64_t*>(barrier), parity); }
-MOEC_INLINE void moec_tma_load_2d(void* destination, const CUtensorMap* map, void* barrier, int col, int row) {
-  moec_tma_load_2d(destination, map, static_cast<uint64_t*>(barrier), col, row);
-}
-/** Of operands that begin at a and b: the row and the column within the 128 bytes of a row count, as in moec_wgmma_descriptor. */
-template <int N>
-MOEC_INLINE void moec_wgmma_m64k16_bf16(float* d, const void* a, const void* b) {
-  moec_wgmma_m64k16_bf16<N>(d, moec_wgmma_descriptor(a), moec_wgmma_descriptor(b));
-}
-template <int N>
-MOEC_INLINE void moec_wgmma_m64k16_f16(float* d, const void* a, const void* b) {
-  moec_wgmma_m64k16_f16<N>(d, moec_wgmma_descriptor(a), moec_wgmma_descriptor(b));
 }
