@@ -28,6 +28,10 @@ interface Declaration<O> {
 }
 
 const option = (flags: string, about: string): Option => new Option(flags, about);
+const targetOption = (): Option => option('--target <target>', 'which target').choices(['webgpu', 'cuda']);
+const archOption = (): Option => option('--arch <arch>', 'cuda: sm_80 (default: Ampere and later) or sm_90a (Hopper alone)').choices(['sm_80', 'sm_90a']);
+const limitsOption = (): Option => option('--limits <profile>', 'webgpu: device limits to compile for').choices(['baseline', 'desktop', 'max']).default('baseline');
+const emulateOption = (about: string): Option => option('--emulate', `cuda: ${about}`);
 const unitOption = option('--unit <name>', 'the unit of a file that holds several');
 
 const optionNames = (command: Command): readonly string[] => command.options.flatMap((o) => (o.long === undefined ? [] : [o.long]));
@@ -80,13 +84,16 @@ declare({
 declare({
   usage: 'compile <file>',
   about: 'compile a spec to a package; --no-PASS switches a pass off',
-  example: 'moec compile model.moe --target webgpu --out pkg',
+  example: 'moec compile model.moe --target webgpu --out pkg\nmoec compile model.moe --target cuda --arch sm_90a --out pkg',
   unknownOptions: 'passes',
   options: [
     option('--target <target>', 'what to compile for').choices(['webgpu', 'cuda', 'all']).default('webgpu'),
     option('--out <dir>', 'the package directory (new, empty, or a package of ours)'),
     option('--weights <path>', 'hold a checkpoint against the spec before anything is written'),
-    option('--limits <profile>', 'device limits to compile for').choices(['baseline', 'desktop', 'max']).default('baseline'),
+    limitsOption(),
+    archOption(),
+    option('--skip-build', 'cuda: write the sources, build no library'),
+    emulateOption('build for the emulator with g++, not for a device with nvcc'),
     unitOption,
   ],
   load: () => import('./commands/compile.ts'),
@@ -102,7 +109,9 @@ declare({
     option('--output <file>', 'where logits or y go'),
     option('--target <target>', 'where to run').choices(['webgpu', 'cuda', 'reference']),
     option('--trace', 'also write topk_indices, topk_weights and expert_counts of a layer'),
-    option('--limits <profile>', 'device limits to compile for').choices(['baseline', 'desktop', 'max']).default('baseline'),
+    limitsOption(),
+    archOption(),
+    emulateOption('let the CPU play the device'),
     unitOption,
   ],
   load: () => import('./commands/run.ts'),
@@ -111,7 +120,7 @@ declare({
   usage: 'verify <package>',
   about: "run a package's golden vectors on this device",
   example: 'moec verify pkg',
-  options: [option('--target <target>', 'where to run').choices(['webgpu', 'cuda'])],
+  options: [targetOption(), emulateOption('let the CPU play the device')],
   load: () => import('./commands/verify.ts'),
 });
 declare({
@@ -124,9 +133,11 @@ declare({
 declare({
   usage: 'fit <file>',
   about: 'does it fit a device, and what would',
-  example: 'moec fit examples/mixtral-8x7b.moe --limits desktop',
+  example: 'moec fit examples/mixtral-8x7b.moe --limits desktop\nmoec fit examples/mixtral-8x7b.moe --target cuda',
   options: [
-    option('--limits <profile>', 'only this profile').choices(['baseline', 'desktop', 'max']),
+    targetOption(),
+    option('--limits <profile>', 'webgpu: only this profile').choices(['baseline', 'desktop', 'max']),
+    option('--arch <arch>', 'cuda: only this architecture').choices(['sm_80', 'sm_90a']),
     option('--tokens <n>', 'tokens of one call'),
     unitOption,
   ],
@@ -137,7 +148,7 @@ declare({
   about: 'what fused in a spec, what did not and why; or the page of a diagnostic code',
   example: 'moec explain model.moe\nmoec explain MOE3001',
   unknownOptions: 'passes',
-  options: [option('--tokens <list>', 'token counts of the report (default: 1,8,512)'), unitOption],
+  options: [option('--tokens <list>', 'token counts of the report (default: 1,8,512)'), targetOption(), archOption(), unitOption],
   load: () => import('./commands/explain.ts'),
 });
 declare({
@@ -149,6 +160,8 @@ declare({
     option('--stage <stage>', 'which stage').choices(['ast', 'model', 'graph', 'kernels', 'wgsl', 'cuda', 'manifest']).makeOptionMandatory(),
     option('--after <pass>', 'graph: after this pass instead of after the last'),
     option('--bucket <bucket>', 'decode (few tokens) or prefill').choices(['decode', 'prefill']).default('prefill'),
+    targetOption(),
+    archOption(),
     unitOption,
   ],
   load: () => import('./commands/dump.ts'),
@@ -168,6 +181,9 @@ declare({
     option('--tokens <list>', 'token counts').default('1,8,64'),
     option('--against <list>', 'what to run beside it').default('unfused'),
     option('--rounds <n>', 'interleaved rounds').default('9'),
+    targetOption(),
+    archOption(),
+    emulateOption('let the CPU play the device'),
     unitOption,
   ],
   load: () => import('./commands/bench.ts'),

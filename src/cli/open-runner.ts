@@ -4,14 +4,19 @@ import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { type CompileOptions, compileSpec } from '../driver/compile.ts';
 import type { Spec } from '../driver/analysis.ts';
+import type { TargetName } from '../driver/profiles.ts';
 import type { Manifest } from '../runtime/core/abi.ts';
 import type { Layer, Model } from '../runtime/core/model.ts';
 import type { TensorSet } from '../runtime/core/tensors.ts';
 import type { VerifyReport } from '../runtime/core/verify.ts';
+import * as cuda from '../runtime/cuda/load.ts';
+import { nodeKoffi } from '../runtime/node/cuda-library.ts';
 import { checkPackageFiles } from '../runtime/node/package-dir.ts';
 import { nodeGpu } from '../runtime/node/gpu.ts';
-import { loadLayer, loadModel } from '../runtime/webgpu/load.ts';
-import { CommandError, EXIT } from './io.ts';
+import * as webgpu from '../runtime/webgpu/load.ts';
+import { buildProgram, type EmulateOption } from './cuda-program.ts';
+import { findPackage } from './find-package.ts';
+import { CommandError, EXIT, type Io } from './io.ts';
 import type { InputShape, RunInputs, Trace } from './run-io.ts';
 
 export interface Runner {
@@ -53,41 +58,62 @@ function layerRunner(layer: Layer, m: Manifest['model']): Runner {
   };
 }
 
+const golden = (): Promise<Uint8Array> => Promise.reject(new Error('a spec that is run by itself carries no golden vectors'));
+
 /** Compiles a spec and loads it onto a device. */
 export async function openSpec(spec: Spec, weights: TensorSet, options: CompileOptions): Promise<Runner> {
   const { manifest, texts } = compileSpec(spec, options);
-  const golden = (): Promise<Uint8Array> => Promise.reject(new Error('a spec run in memory carries no golden vectors'));
+  const { model } = manifest;
   const parts = { manifest, kernels: texts, golden };
-  return spec.kind === 'model' ? modelRunner(await loadModel(parts, { weights }), manifest.model) : layerRunner(await loadLayer(parts, { weights }), manifest.model);
+  return model.kind === 'model' ? modelRunner(await webgpu.loadModel(parts, { weights }), model) : layerRunner(await webgpu.loadLayer(parts, { weights }), model);
+}
+
+/** The same on CUDA, where a compiler makes a library of the kernels first. */
+export async function openCudaSpec(io: Io, spec: Spec, weights: TensorSet, options: CompileOptions & EmulateOption): Promise<Runner> {
+  const { manifest, directory, emulate } = await buildProgram(io, compileSpec(spec, options), options);
+  const { model } = manifest;
+  const parts = { manifest, directory, golden };
+  const load = { weights, emulate, onWarning: io.say };
+  return model.kind === 'model' ? modelRunner(await cuda.loadModel(parts, load), model) : layerRunner(await cuda.loadLayer(parts, load), model);
 }
 
 interface PackageModule {
   readonly manifest: Manifest;
-  load(options: { readonly weights: string }): Promise<Model & Layer>;
-  verify(): Promise<VerifyReport>;
+  load(options: EmulateOption & { readonly weights: string }): Promise<Model & Layer>;
+  verify(options?: EmulateOption): Promise<VerifyReport>;
 }
+
+/** Absent where it was not said, so that the environment is asked. */
+export const emulation = ({ emulate }: EmulateOption): EmulateOption => (emulate === undefined ? {} : { emulate });
 
 const isPackageModule = (m: unknown): m is PackageModule =>
   typeof m === 'object' && m !== null && 'load' in m && typeof m.load === 'function' && 'manifest' in m;
 
+export interface PackageChoice extends EmulateOption {
+  /** What the package must be for; where a directory holds one for each target, which. */
+  readonly target?: TargetName | undefined;
+}
+
 /** The module of a generated package, imported as a user would. */
-export async function importPackage(directory: string): Promise<PackageModule> {
-  const entry = join(resolve(directory), 'index.js');
-  if (!existsSync(entry) || !existsSync(join(resolve(directory), 'manifest.json'))) {
-    throw new CommandError(EXIT.io, `${directory} is not a package of moec: it has no index.js with a manifest.json`, { fix: 'make one with moec compile FILE --out DIR' });
+export async function importPackage(path: string, { target, emulate }: PackageChoice = {}): Promise<PackageModule> {
+  const directory = resolve(findPackage(path, target));
+  const entry = join(directory, 'index.js');
+  if (!existsSync(entry)) throw new CommandError(EXIT.io, `${directory} is not a package of moec: it has no index.js`, { fix: 'make one with moec compile FILE --out DIR' });
+  const manifest = await checkPackageFiles(directory);
+  if (emulate === true && manifest.target !== 'cuda') {
+    throw new CommandError(EXIT.usage, `--emulate is for packages of cuda; ${directory} is one of ${manifest.target}`, { fix: 'leave --emulate out' });
   }
-  await checkPackageFiles(resolve(directory));
-  // A package lies anywhere, with no `webgpu` near it: this Dawn is the one that it then finds. Without it the package looks for its own.
-  await nodeGpu().catch(() => undefined);
+  // A package lies anywhere, with no `webgpu` or `koffi` near it: these are the ones that it then finds. Without them it looks for its own.
+  await (manifest.target === 'cuda' ? nodeKoffi() : nodeGpu()).catch(() => undefined);
   const module: unknown = await import(pathToFileURL(entry).href);
-  if (!isPackageModule(module)) throw new CommandError(EXIT.io, `${directory}/index.js is not the entry of a package of moec`, { fix: 'compile the package again' });
+  if (!isPackageModule(module)) throw new CommandError(EXIT.io, `${entry} is not the entry of a package of moec`, { fix: 'compile the package again' });
   return module;
 }
 
 /** Loads a generated package onto a device. */
-export async function openPackage(directory: string, weights: string): Promise<Runner> {
-  const module = await importPackage(directory);
-  const loaded = await module.load({ weights });
+export async function openPackage(directory: string, weights: string, choice: PackageChoice = {}): Promise<Runner> {
+  const module = await importPackage(directory, choice);
+  const loaded = await module.load({ weights, ...emulation(choice) });
   const { model } = module.manifest;
   return model.kind === 'model' ? modelRunner(loaded, model) : layerRunner(loaded, model);
 }

@@ -8,6 +8,7 @@ import {
 } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
+import { ALL_FILES, ALL_MANIFEST } from './all-targets.ts';
 import { CommandError, EXIT } from './io.ts';
 import { walk } from './walk.ts';
 
@@ -21,17 +22,38 @@ function checkPath(path: string): void {
   if (bad) throw new Error(`a package cannot hold the path ${JSON.stringify(path)}`);
 }
 
-/** Files of an earlier package, by its manifest; undefined where the directory holds no package of ours. */
-function oldFiles(directory: string): ReadonlySet<string> | undefined {
+/** Libraries that were built from a package's sources after it was written. */
+const BUILT = /^(golden\/)?cuda\/lib\/moec-[^/]+(\/[^/]+)?$/;
+
+type Owns = (path: string) => boolean;
+
+/** The object in a JSON file that moec has made; undefined for any other file. */
+function ownJson(path: string): object | undefined {
   try {
-    const manifest: unknown = JSON.parse(readFileSync(join(directory, 'manifest.json'), 'utf8'));
-    if (typeof manifest !== 'object' || manifest === null || !('generator' in manifest) || !('files' in manifest)) return undefined;
-    if (typeof manifest.generator !== 'string' || !manifest.generator.startsWith('moec ')) return undefined;
-    if (typeof manifest.files !== 'object' || manifest.files === null) return undefined;
-    return new Set([...Object.keys(manifest.files), 'manifest.json', 'manifest.js']);
+    const value: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    if (typeof value !== 'object' || value === null || !('generator' in value)) return undefined;
+    return typeof value.generator === 'string' && value.generator.startsWith('moec ') ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** Which files of a directory are an earlier package, by its manifest; undefined where it holds no package of ours. */
+function packageFiles(directory: string): Owns | undefined {
+  const manifest = ownJson(join(directory, 'manifest.json'));
+  if (manifest === undefined || !('files' in manifest) || typeof manifest.files !== 'object' || manifest.files === null) return undefined;
+  const files = new Set([...Object.keys(manifest.files), 'manifest.json', 'manifest.js']);
+  return (path) => files.has(path) || BUILT.test(path);
+}
+
+/** The same of a directory that holds a package for each target. */
+function oldFiles(directory: string): Owns | undefined {
+  const own = packageFiles(directory);
+  const all = own === undefined ? ownJson(join(directory, ALL_MANIFEST)) : undefined;
+  if (all === undefined || !('targets' in all) || !Array.isArray(all.targets)) return own;
+  const targets = all.targets.filter((t): t is string => typeof t === 'string' && /^[a-z]+$/.test(t));
+  const packages = targets.map((target) => ({ prefix: `${target}/`, owns: packageFiles(join(directory, target)) }));
+  return (path) => ALL_FILES.has(path) || packages.some(({ prefix, owns }) => path.startsWith(prefix) && owns?.(path.slice(prefix.length)) === true);
 }
 
 /** Whether `target` may be replaced; true where something is there. @throws CommandError */
@@ -48,7 +70,7 @@ function checkTarget(target: string): boolean {
   if (found.length === 0) return true;
   const ours = oldFiles(target);
   if (ours === undefined) throw refuse(`${target} is not empty and holds no package of moec`, 'name a new or an empty directory');
-  const foreign = found.filter((f) => !ours.has(f));
+  const foreign = found.filter((f) => !ours(f));
   if (foreign.length > 0) {
     const shown = foreign.slice(0, 3).join(', ');
     throw refuse(`${target} also holds ${shown}${foreign.length > 3 ? ` and ${foreign.length - 3} more files` : ''} that moec did not write`, 'move them away, or name another directory');

@@ -1,5 +1,6 @@
 /** A spec as the files of a package: compiled program, golden vectors, runtime. */
 import { emitPackage, type PackageFiles } from '../codegen/package/emit.ts';
+import { type ProgramFiles, withSources } from '../codegen/package/program-files.ts';
 import type { Spec } from '../model/types.ts';
 import { type CompileOptions, type Compiled, compileSpec } from './compile.ts';
 import { gateOf, goldenVectors, needsTwin, twinOf } from './golden.ts';
@@ -30,3 +31,7 @@ export function buildPackage(spec: Spec, options: CompileOptions, { runtime, cud
   const golden = goldenVectors(small, twin.graphs, gateOf(twin.kernels));
   return { compiled, twin: true, files: emitPackage({ ...own, golden, twin: { manifest: twin.manifest, kernels: twin.texts } }) };
 }
+
+/** A compiled CUDA program with all its sources, without the rest of a package. */
+export const cudaSources = ({ manifest, texts }: Compiled, { cuda }: Pick<PackageSources, 'cuda'>): ProgramFiles =>
+  withSources({ manifest, kernels: texts }, cuda);

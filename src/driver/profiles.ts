@@ -1,2 +1,3 @@
-/** Limit profiles that a spec can be compiled for. */
-export { type Capabilities, LIMIT_PROFILES } from '../target/types.ts';
+/** Limit profiles and architectures that a spec can be compiled for. */
+export { CUDA_ARCHITECTURES, CUDA_SM80 } from '../target/cuda.ts';
+export { type Capabilities, LIMIT_PROFILES, type TargetName } from '../target/types.ts';

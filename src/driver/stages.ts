@@ -3,7 +3,7 @@ import type { Graph } from '../ir/graph/types.ts';
 import { lowerToGraphs } from '../lower/model-to-graph.ts';
 import type { Spec } from '../model/types.ts';
 import { optimize } from '../passes/graph/pipeline.ts';
-import { WEBGPU_BASELINE } from '../target/types.ts';
+import { type Capabilities, WEBGPU_BASELINE } from '../target/types.ts';
 import { bucketTokens } from './lower-program.ts';
 
 export { lowerToGraphs };
@@ -14,16 +14,17 @@ export interface GraphStage {
   /** The pass after which to look; undefined: after the last, `lower`: before the first. */
   readonly after: string | undefined;
   readonly disabled: ReadonlySet<string>;
+  readonly caps?: Capabilities;
 }
 
 /** The graph of every section at one place of the pipeline. */
-export function graphsAt(spec: Spec, { bucket, after, disabled }: GraphStage): readonly Graph[] {
+export function graphsAt(spec: Spec, { bucket, after, disabled, caps = WEBGPU_BASELINE }: GraphStage): readonly Graph[] {
   const deterministicBatch = spec.deterministic === 'batch';
-  const buckets = bucketTokens(deterministicBatch, WEBGPU_BASELINE);
+  const buckets = bucketTokens(deterministicBatch, caps);
   const maxTokens = bucket === 'decode' ? buckets[0] : undefined;
   return lowerToGraphs(spec).sections.map((section) => {
     if (after === 'lower') return section;
-    const { graph, stages } = optimize(section, { maxTokens, disabled, caps: WEBGPU_BASELINE, deterministicBatch });
+    const { graph, stages } = optimize(section, { maxTokens, disabled, caps, deterministicBatch });
     return after === undefined ? graph : (stages.find((s) => s.pass === after)?.graph ?? graph);
   });
 }

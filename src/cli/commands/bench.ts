@@ -1,11 +1,15 @@
 /** `moec bench FILE`: a first, honest table. Everything runs in interleaved rounds on one device; ratios are per round. */
+import type { TargetName } from '../../driver/profiles.ts';
 import { type Contestant, contestant } from '../../driver/variants.ts';
-import { benchDevice, openContestant, type Timed } from '../bench-session.ts';
-import { CommandError, EXIT, makeIo, type CommonOptions } from '../io.ts';
+import { type Bench, cudaBench, type Timed, webgpuBench } from '../bench-session.ts';
+import type { EmulateOption } from '../cuda-program.ts';
+import { CommandError, EXIT, type Io, makeIo, type CommonOptions } from '../io.ts';
 import { loadSpec } from '../load-spec.ts';
 import { integerList, positiveInteger } from '../numbers.ts';
+import { capsOf, type DeviceChoice } from '../profiles.ts';
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, EmulateOption, DeviceChoice {
+  readonly target?: TargetName;
   readonly tokens: string;
   readonly against: string;
   readonly rounds: string;
@@ -56,6 +60,13 @@ function tableText(rows: readonly Row[]): string {
   return cells.map((row) => row.map((cell, c) => (c === 1 ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0))).join('  ')).join('\n');
 }
 
+async function openBench(io: Io, options: Options): Promise<Bench> {
+  const { target = 'webgpu', emulate } = options;
+  if (emulate === true && target !== 'cuda') throw new CommandError(EXIT.usage, '--emulate is for --target cuda', { fix: 'add --target cuda, or leave --emulate out' });
+  const caps = capsOf(target, options);
+  return target === 'cuda' ? cudaBench(io, { caps, ...(emulate === undefined ? {} : { emulate }) }) : webgpuBench({ caps });
+}
+
 export async function run(args: readonly string[], options: Options): Promise<number> {
   const io = makeIo(options);
   const { spec } = loadSpec(io, args[0] ?? '', options.unit);
@@ -65,22 +76,23 @@ export async function run(args: readonly string[], options: Options): Promise<nu
     if (found === undefined) throw new CommandError(EXIT.usage, `nothing called ${JSON.stringify(word)} can run beside it`, { fix: 'unfused, dense, or no-PASS' });
     return found;
   });
-  const backend = await benchDevice();
+  const bench = await openBench(io, options);
   const timed: Timed[] = [];
   try {
-    io.say(`device: ${backend.info.name}${backend.info.software ? ' (a CPU plays it: only ratios mean something)' : ''}`);
     for (const c of [{ name: 'fused', spec, options: {} }, ...others]) {
       io.say(`compiling ${c.name}`);
-      timed.push(await openContestant(c, backend));
+      timed.push(await bench.open(c));
     }
+    const device = timed[0]?.device;
+    io.say(`device: ${device?.name ?? ''}${device?.software === true ? ' (a CPU plays it: only ratios mean something)' : ''}`);
     const rows: Row[] = [];
     for (const tokens of integerList(options.tokens, '--tokens')) rows.push(...(await measure(timed, tokens, rounds)));
     const timer = 'host clock around one call, input upload and result read-back included; procedural weights; interleaved rounds';
-    if (io.json) io.emit({ name: spec.name, device: backend.info.name, software: backend.info.software, timer, rows });
+    if (io.json) io.emit({ name: spec.name, device: device?.name, software: device?.software, timer, rows });
     else io.out(`${tableText(rows)}\n${timer}, ${rounds} of them`);
     return EXIT.ok;
   } finally {
     for (const t of timed) await t.dispose();
-    backend.dispose();
+    bench.dispose();
   }
 }

@@ -1,5 +1,7 @@
 /** `moec doctor` */
 import { spawnSync } from 'node:child_process';
+import { shortBytes } from '../../driver/analysis.ts';
+import { type CudaFacts, describeCuda } from '../cuda-facts.ts';
 import { EXIT, makeIo, type CommonOptions } from '../io.ts';
 import { describeAdapter, setupDriver } from '../setup-driver.ts';
 
@@ -27,9 +29,19 @@ function toolFinding(what: string, command: string, args: readonly string[], pat
   return found === undefined ? { what, value: 'not found', ok: true, fix } : { what, value: found, ok: true };
 }
 
+/** None of it is needed for WebGPU: what is missing is told, and is no failure. */
+function cudaFindings({ koffi, driver, devices }: CudaFacts): Finding[] {
+  if (koffi !== undefined) return [{ what: 'koffi', value: 'not found', ok: true, fix: 'npm install koffi: it calls libraries of the cuda target' }];
+  const found: Finding = { what: 'koffi', value: 'found', ok: true };
+  if (driver?.ok !== true) return [found, { what: 'NVIDIA driver', value: driver?.text ?? 'not found', ok: true, fix: 'the cuda target runs without one with --emulate only' }];
+  const gpus = devices.map((d, i) => ({ what: `NVIDIA GPU ${i}`, value: `${d.name}, compute capability ${d.capability}, ${shortBytes(d.memoryBytes)}`, ok: true }));
+  return [found, { what: 'NVIDIA driver', value: driver.text, ok: true }, ...(gpus.length > 0 ? gpus : [{ what: 'NVIDIA GPU', value: 'none', ok: true }])];
+}
+
 export function run(_args: readonly string[], options: Options): number {
   const io = makeIo(options);
   const adapter = options.installDriver === true ? setupDriver(io.say) : describeAdapter();
+  const cuda = describeCuda();
   const findings: Finding[] = [
     nodeFinding(),
     adapter === undefined
@@ -41,10 +53,11 @@ export function run(_args: readonly string[], options: Options): number {
           { what: '  features', value: adapter.features.join(' ') || 'none', ok: true },
           ...Object.entries(adapter.limits).map(([what, value]) => ({ what: `  ${what}`, value: String(value), ok: true })),
         ]),
-    toolFinding('CUDA compiler', 'nvcc', ['--version'], /release ([\d.]+)/, 'needed for the cuda target only'),
-    toolFinding('NVIDIA GPU', 'nvidia-smi', ['--query-gpu=name', '--format=csv,noheader'], /^(.+)$/m, 'needed for the cuda target only'),
+    ...cudaFindings(cuda),
+    toolFinding('CUDA compiler', 'nvcc', ['--version'], /release ([\d.]+)/, 'builds libraries of the cuda target'),
+    toolFinding('C++ compiler', 'g++', ['--version'], /^(.+)$/m, 'builds libraries for --emulate'),
   ];
-  if (io.json) io.emit({ findings, adapter: adapter ?? null });
+  if (io.json) io.emit({ findings, adapter: adapter ?? null, cuda });
   else {
     const width = Math.max(...findings.map((f) => f.what.length));
     for (const f of findings) io.out(`${f.ok ? 'ok ' : 'NO '} ${f.what.padEnd(width)}  ${f.value}${f.fix === undefined ? '' : `  (${f.fix})`}`);

@@ -3,12 +3,15 @@ import { codePage, suggest, codes } from '../../diagnostics/index.ts';
 import { explainDefaults } from '../../driver/analysis.ts';
 import { explainFusion } from '../../driver/compile.ts';
 import { renderFusionReport } from '../../driver/print.ts';
+import type { TargetName } from '../../driver/profiles.ts';
 import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.ts';
 import { loadSpec } from '../load-spec.ts';
 import { integerList } from '../numbers.ts';
 import { disabledPasses } from '../passes-option.ts';
+import { capsOf, type DeviceChoice } from '../profiles.ts';
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, DeviceChoice {
+  readonly target?: TargetName;
   readonly tokens?: string;
   readonly unit?: string;
 }
@@ -29,7 +32,8 @@ export function run(args: readonly string[], options: Options): number {
   const subject = args[0] ?? '';
   if (/^moe\d+$/i.test(subject)) return explainCode(io, subject);
   const { spec, file } = loadSpec(io, subject, options.unit);
-  const report = explainFusion(spec, { disabled: disabledPasses() }, options.tokens === undefined ? undefined : integerList(options.tokens, '--tokens'));
+  const caps = capsOf(options.target ?? 'webgpu', options);
+  const report = explainFusion(spec, { caps, disabled: disabledPasses() }, options.tokens === undefined ? undefined : integerList(options.tokens, '--tokens'));
   const defaults = file.front.ast === undefined ? [] : explainDefaults(file.front.ast, spec);
   if (io.json) {
     io.emit({ name: spec.name, defaults, fusion: report });

@@ -6,20 +6,20 @@ import type { Spec } from '../../driver/analysis.ts';
 import type { NewTensor } from '../../runtime/core/safetensors.ts';
 import type { TensorSet } from '../../runtime/core/tensors.ts';
 import { openPath } from '../../runtime/node/files.ts';
+import type { EmulateOption } from '../cuda-program.ts';
 import { CommandError, EXIT, makeIo, type CommonOptions, type Io } from '../io.ts';
 import { loadSpec } from '../load-spec.ts';
-import { openPackage, openSpec, type Runner } from '../open-runner.ts';
+import { emulation, openCudaSpec, openPackage, openSpec, type Runner } from '../open-runner.ts';
 import { disabledPasses } from '../passes-option.ts';
 import { type InputShape, readInputs, resultTensor, type RunInputs, traceTensors, writeTensors } from '../run-io.ts';
-import { profileOf } from '../profiles.ts';
+import { capsOf, type DeviceChoice } from '../profiles.ts';
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, EmulateOption, DeviceChoice {
   readonly weights?: string;
   readonly input?: string;
   readonly output?: string;
   readonly target?: 'webgpu' | 'cuda' | 'reference';
   readonly trace?: boolean;
-  readonly limits: string;
   readonly unit?: string;
 }
 
@@ -77,20 +77,22 @@ async function produce(io: Io, path: string, options: Options): Promise<{ readon
   const trace = options.trace === true;
   const weightsPath = required(options.weights, '--weights');
   const input = await openPath(required(options.input, '--input'));
-  if (options.target === 'cuda') throw new CommandError(EXIT.noDevice, 'this version runs on webgpu and in the reference evaluator only', { fix: '--target webgpu' });
+  const { target } = options;
   if (isDirectory(path)) {
-    if (options.target === 'reference') throw new CommandError(EXIT.usage, 'a package runs on its own target', { fix: 'give the .moe file to run the reference evaluator' });
+    if (target === 'reference') throw new CommandError(EXIT.usage, 'a package runs on its own target', { fix: 'give the .moe file to run the reference evaluator' });
     disabledPasses();
-    const runner = await openPackage(path, weightsPath);
+    const runner = await openPackage(path, weightsPath, { ...emulation(options), target });
     const inputs = await readInputs(input, runner.input);
     return { tensors: await runOn(runner, inputs, trace), where: runner.device };
   }
+  if (options.emulate === true && target !== 'cuda') throw new CommandError(EXIT.usage, '--emulate is for --target cuda', { fix: 'add --target cuda, or leave --emulate out' });
   const { spec } = loadSpec(io, path, options.unit);
   const disabled = disabledPasses();
   const inputs = await readInputs(input, inputShape(spec));
   const weights = await openPath(weightsPath);
-  if (options.target === 'reference') return { tensors: await runReference(spec, weights, inputs, trace), where: 'the reference evaluator (f64)' };
-  const runner = await openSpec(spec, weights, { caps: profileOf(options.limits), disabled });
+  if (target === 'reference') return { tensors: await runReference(spec, weights, inputs, trace), where: 'the reference evaluator (f64)' };
+  const compile = { caps: capsOf(target ?? 'webgpu', options), disabled };
+  const runner = target === 'cuda' ? await openCudaSpec(io, spec, weights, { ...compile, ...emulation(options) }) : await openSpec(spec, weights, compile);
   return { tensors: await runOn(runner, inputs, trace), where: runner.device };
 }
 

@@ -1,10 +1,12 @@
 /** `moec verify PACKAGE` */
+import type { TargetName } from '../../driver/profiles.ts';
 import type { VerifyReport } from '../../runtime/core/verify.ts';
-import { CommandError, EXIT, makeIo, type CommonOptions } from '../io.ts';
-import { importPackage } from '../open-runner.ts';
+import type { EmulateOption } from '../cuda-program.ts';
+import { EXIT, makeIo, type CommonOptions } from '../io.ts';
+import { emulation, importPackage } from '../open-runner.ts';
 
-interface Options extends CommonOptions {
-  readonly target?: 'webgpu' | 'cuda';
+interface Options extends CommonOptions, EmulateOption {
+  readonly target?: TargetName;
 }
 
 /** Lines that tell what was observed and what is allowed. */
@@ -20,9 +22,8 @@ export function verifyLines(report: VerifyReport): string[] {
 
 export async function run(args: readonly string[], options: Options): Promise<number> {
   const io = makeIo(options);
-  if (options.target === 'cuda') throw new CommandError(EXIT.noDevice, 'this version verifies on webgpu only', { fix: '--target webgpu' });
-  const module = await importPackage(args[0] ?? '');
-  const report = await module.verify();
+  const module = await importPackage(args[0] ?? '', options);
+  const report = await module.verify(emulation(options));
   if (io.json) io.emit(report);
   else io.out(verifyLines(report).join('\n'));
   return report.ok ? EXIT.ok : EXIT.verification;

@@ -38,15 +38,17 @@ export function webgpuTwin({ manifest, kernels }: ProgramFiles, head: string): F
   ]);
 }
 
-/** The program with the sources that all CUDA programs share, and the digest of them all in its manifest. */
-function withSources({ manifest, kernels }: ProgramFiles, shared: ReadonlyMap<string, string>): ProgramFiles {
+/**
+ * The program with the sources that all CUDA programs share, and the digest of them all in its manifest.
+ * @param shared the sources that stand in the compiler's own folder, by path inside of the package's
+ */
+export function withSources({ manifest, kernels }: ProgramFiles, shared: ReadonlyMap<string, string>): ProgramFiles {
   if (manifest.cuda === undefined) throw new Error('a manifest without the member cuda');
   const { directory } = manifest.cuda;
   const all = new Map([...kernels, ...[...shared].map(([path, text]): [string, string] => [`${directory}/${path}`, text])]);
   return { manifest: { ...manifest, cuda: { ...manifest.cuda, sources: sha256(cudaSourcesText(all)) } }, kernels: all };
 }
 
-/** @param shared the sources that stand in the compiler's own folder, by path inside of the package's */
 export function cudaProgram(program: ProgramFiles, shared: ReadonlyMap<string, string>, head: string): { readonly manifest: Manifest; readonly files: Files } {
   const { manifest, kernels } = withSources(program, shared);
   const build = `${head}import { buildPackage } from '../runtime/node/cuda-build.js';\n\nawait buildPackage(new URL('..', import.meta.url), process.argv.slice(2));\n`;
