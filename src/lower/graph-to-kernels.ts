@@ -29,7 +29,8 @@ const isMoe = (node: Node): node is Extract<Node, { op: `moe.${string}` }> => no
 /** Everything that decides what a node's kernels are, and nothing else: no names of values. */
 function launchKey(node: Node, { maxTokens, slots, segmentRows }: LaunchContext): string {
   const ins = operands(node).map(([name, value]) => [name, value.type, segmentRows(value)]);
-  return stableJson([node.op, node.attrs, ins, results(node).map(([name]) => name), maxTokens ?? 'any', slots]);
+  const outs = results(node).map(([name, value]) => [name, value.type]);
+  return stableJson([node.op, node.attrs, ins, outs, maxTokens ?? 'any', slots]);
 }
 
 const launchesOf = (node: Node, ctx: LaunchContext, pool: KernelPool): LaunchGroup =>

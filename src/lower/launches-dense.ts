@@ -31,6 +31,10 @@ export function storage(value: Value): k.StorageElem {
 export const storageOf = <K extends string>(key: K, value: Value | undefined): { readonly [P in K]?: k.StorageElem } =>
   value === undefined ? {} : ({ [key]: storage(value) } as { readonly [P in K]: k.StorageElem });
 
+/** `{ [key]: storage }` of rows that are narrowed to 16 bits; families take f32 where nothing is said. */
+export const rowsIn = <K extends string>(key: K, value: Value | undefined): { readonly [P in K]?: k.StorageElem } =>
+  value === undefined || storage(value) === 'f32' ? {} : storageOf(key, value);
+
 /** `{ segmentRows }` where the weight is split. */
 export const split = (ctx: LaunchContext, value: Value): { readonly segmentRows?: number } => {
   const rows = ctx.segmentRows(value);
@@ -42,6 +46,13 @@ const rowsPerToken = (ctx: LaunchContext, value: Value): { readonly rowsPerToken
   if (rows !== 'T' && rows !== 'P') throw new Error(`%${value.id} has ${rows} rows`);
   return { rowsPerToken: rows === 'T' ? 1 : ctx.slots };
 };
+
+/** Width, rows and storage of an element-wise step. */
+const elementwiseOf = (ctx: LaunchContext, x: Value, y: Value): { readonly width: number; readonly rowsPerToken: number; readonly yElem?: k.StorageElem } => ({
+  width: numberDim(x, -1),
+  ...rowsPerToken(ctx, x),
+  ...rowsIn('yElem', y),
+});
 
 const most = (ctx: LaunchContext, rows: number): { readonly maxRows?: number } => (ctx.maxTokens === undefined ? {} : { maxRows: ctx.maxTokens * rows });
 
@@ -57,7 +68,7 @@ export function denseLaunch(node: DenseNode, ctx: LaunchContext): Launch {
     case 'norm': {
       const { x, weight, bias } = node.ins;
       const problem = { ...node.attrs, dim: numberDim(x, -1), weightElem: storage(weight), ...storageOf('biasElem', bias) };
-      return k.norm({ ...problem, ...rowsPerToken(ctx, x) }, undefined, caps);
+      return k.norm({ ...problem, ...rowsPerToken(ctx, x), ...rowsIn('yElem', node.outs.y) }, undefined, caps);
     }
     case 'linear': {
       const { x, weight, bias, residual } = node.ins;
@@ -68,6 +79,8 @@ export function denseLaunch(node: DenseNode, ctx: LaunchContext): Launch {
         k: numberDim(x, -1),
         residual: residual !== undefined,
         weightElem: storage(weight),
+        ...rowsIn('xElem', x),
+        ...rowsIn('yElem', node.outs.y),
         ...storageOf('biasElem', bias),
       };
       return k.linear({ ...problem, ...rows, ...most(ctx, rows.rowsPerToken), ...split(ctx, weight) }, undefined, caps);
@@ -75,31 +88,47 @@ export function denseLaunch(node: DenseNode, ctx: LaunchContext): Launch {
     case 'head_linear': {
       const { x, weight } = node.ins;
       const rows = rowsPerToken(ctx, x);
-      const problem = { heads: node.attrs.heads, n: numberDim(weight, 1), k: numberDim(weight, 2), weightElem: storage(weight) };
+      const problem = {
+        heads: node.attrs.heads,
+        n: numberDim(weight, 1),
+        k: numberDim(weight, 2),
+        weightElem: storage(weight),
+        ...rowsIn('xElem', x),
+        ...rowsIn('yElem', node.outs.y),
+      };
       return k.headLinear({ ...problem, ...rows, ...most(ctx, rows.rowsPerToken), ...split(ctx, weight) }, undefined, caps);
     }
     case 'glu':
-      return k.glu({ ...node.attrs, width: numberDim(node.ins.gate, -1), ...rowsPerToken(ctx, node.ins.gate) }, undefined, caps);
+      return k.glu({ ...node.attrs, ...elementwiseOf(ctx, node.ins.gate, node.outs.y) }, undefined, caps);
     case 'act':
-      return k.act({ ...node.attrs, width: numberDim(node.ins.x, -1), ...rowsPerToken(ctx, node.ins.x) }, undefined, caps);
+      return k.act({ ...node.attrs, ...elementwiseOf(ctx, node.ins.x, node.outs.y) }, undefined, caps);
     case 'add':
-      return k.add({ ...node.attrs, width: numberDim(node.ins.a, -1), ...rowsPerToken(ctx, node.ins.a) }, undefined, caps);
+      return k.add({ ...node.attrs, ...elementwiseOf(ctx, node.ins.a, node.outs.y) }, undefined, caps);
     case 'gate_mul':
-      return k.gateMul({ width: numberDim(node.ins.x, -1), ...rowsPerToken(ctx, node.ins.x) }, undefined, caps);
-    case 'slice_heads':
-      return k.sliceHeads({ ...node.attrs, ...rowsPerToken(ctx, node.ins.x) }, undefined, caps);
+      return k.gateMul(elementwiseOf(ctx, node.ins.x, node.outs.y), undefined, caps);
+    case 'slice_heads': {
+      const { x } = node.ins;
+      const stored = { ...rowsIn('xElem', x), ...rowsIn('yElem', node.outs.y) };
+      return k.sliceHeads({ ...node.attrs, ...rowsPerToken(ctx, x), ...stored }, undefined, caps);
+    }
     case 'concat_heads': {
       const { heads } = node.attrs;
       const { a, b } = node.ins;
-      return k.concatHeads({ heads, aDim: numberDim(a, -1) / heads, bDim: numberDim(b, -1) / heads, ...rowsPerToken(ctx, a) }, undefined, caps);
+      const stored = { ...rowsIn('aElem', a), ...rowsIn('bElem', b), ...rowsIn('yElem', node.outs.y) };
+      const dims = { heads, aDim: numberDim(a, -1) / heads, bDim: numberDim(b, -1) / heads };
+      return k.concatHeads({ ...dims, ...rowsPerToken(ctx, a), ...stored }, undefined, caps);
     }
     case 'rope':
-      return k.rope(node.attrs, undefined, caps);
-    case 'cache_append':
-      return k.cacheAppend({ width: numberDim(node.ins.x, -1) }, undefined, caps);
+      return k.rope({ ...node.attrs, ...rowsIn('xElem', node.ins.x), ...rowsIn('yElem', node.outs.y) }, undefined, caps);
+    case 'cache_append': {
+      const { x, cache } = node.ins;
+      return k.cacheAppend({ width: numberDim(x, -1), ...rowsIn('xElem', x), ...rowsIn('cacheElem', cache) }, undefined, caps);
+    }
     case 'attention': {
+      const { q, k: keys, sinks } = node.ins;
       const tokens = ctx.maxTokens === undefined ? {} : { maxTokens: ctx.maxTokens };
-      return k.attention({ ...node.attrs, ...tokens, ...storageOf('sinksElem', node.ins.sinks) }, undefined, caps);
+      const stored = { ...rowsIn('qElem', q), ...rowsIn('kvElem', keys), ...rowsIn('yElem', node.outs.y) };
+      return k.attention({ ...node.attrs, ...tokens, ...storageOf('sinksElem', sinks), ...stored }, undefined, caps);
     }
   }
 }

@@ -5,7 +5,7 @@ import type { NodeOf, OpName, PlanType, Value } from '../ir/graph/types.ts';
 import * as k from '../kernels/index.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
 import type { Launch } from '../kernels/launch.ts';
-import { type LaunchContext, split, storage, storageOf } from './launches-dense.ts';
+import { type LaunchContext, rowsIn, split, storage, storageOf } from './launches-dense.ts';
 
 export type MoeOp = Extract<OpName, `moe.${string}`>;
 export type MoeNode = { [K in MoeOp]: NodeOf<K> }[MoeOp];
@@ -37,6 +37,7 @@ function routeSource(node: NodeOf<'moe.route'>): k.RouteProblem['source'] {
     gateElem: storage(gate),
     ...storageOf('gateBiasElem', gateBias),
     ...normed,
+    ...storageOf('xnElem', node.outs.xn),
     ...storageOf('sharedGateElem', sharedGate),
     ...(hasSharedRow(gate, node.attrs.experts) && { sharedGateRow: true }),
   };
@@ -68,6 +69,8 @@ function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): 
             weightElem: storage(sharedWeight),
             ...storageOf('biasElem', sharedBias),
             ownX: sharedX !== undefined,
+            ...rowsIn('xElem', sharedX),
+            ...rowsIn('yElem', node.outs.shared),
             gate: sharedGate !== undefined,
           },
         };
@@ -83,6 +86,8 @@ function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): 
     n: numberDim(weight, 1) / products,
     k: numberDim(x, -1),
     weightElem: storage(weight),
+    ...rowsIn('xElem', x),
+    ...rowsIn('yElem', node.outs.y),
     ...storageOf('biasElem', bias),
     routeWeights: routeWeights !== undefined,
     residual: residual !== undefined,
@@ -104,7 +109,8 @@ export function moeLaunches(node: MoeNode, ctx: LaunchContext): LaunchGroup {
       return node.attrs.mode === 'direct' ? { launches: [], scratch: [] } : one(k.plan(node.attrs, undefined, caps));
     case 'moe.permute': {
       const { plan, x } = node.ins;
-      return one(k.permute({ ...planned(plan), dim: numberDim(x, -1) }, undefined, caps));
+      const stored = { ...rowsIn('xElem', x), ...rowsIn('yElem', node.outs.y) };
+      return one(k.permute({ ...planned(plan), dim: numberDim(x, -1), ...stored }, undefined, caps));
     }
     case 'moe.grouped_linear':
       return one(groupedLaunch(node, ctx));
@@ -113,6 +119,8 @@ export function moeLaunches(node: MoeNode, ctx: LaunchContext): LaunchGroup {
       const problem = {
         ...planned(plan),
         n: numberDim(x, -1),
+        ...rowsIn('xElem', x),
+        ...rowsIn('sharedElem', shared),
         weights: weights !== undefined,
         shared: shared !== undefined,
         sharedGate: sharedGate !== undefined,

@@ -1,7 +1,7 @@
 /** Makes graphs: results and their types follow from the op table, so callers name only operands and attributes. */
 import type { Span } from '../../diagnostics/types.ts';
-import type { Ins } from './op-spec.ts';
-import { OPS } from './ops.ts';
+import { type Ins, sameType } from './op-spec.ts';
+import { mayStore, OPS } from './ops.ts';
 import type { Graph, GraphParam, Node, OpName, Ops, ParamRole, Type, Value } from './types.ts';
 
 /** Hands out value ids that a graph does not use yet: the hint, then the hint with a number. */
@@ -29,7 +29,7 @@ export type Reuse<K extends OpName> = { readonly [O in keyof Ops[K]['outs']]?: V
 
 /**
  * A node of op `K` with fresh results, typed by the table. `reuse` gives results that keep their value
- * (when a node replaces another) and leaves out optional ones marked `omit`.
+ * (when a node replaces another, or stores a result in 16 bits) and leaves out optional ones marked `omit`.
  * @throws Error when operands or attributes do not verify, or a reused value has another type
  */
 export function makeNode<K extends OpName>(
@@ -56,25 +56,12 @@ export function makeNode<K extends OpName>(
     const old = kept[name];
     if (type === undefined || (old === 'omit' && presence === 'optional')) continue;
     if (old === undefined || old === 'omit') outs[name] = { id: fresh(resultHint(op, name, Object.keys(types).length)), type };
-    else if (sameType(old.type, type)) outs[name] = old;
+    else if (mayStore(op, attrs, name, type, old.type)) outs[name] = old;
     else throw new Error(`${op}: result ${name} cannot keep %${old.id}, its type changes`);
   }
   const present = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   // The table's rows and the node's type say the same, but TypeScript cannot follow it through a generic K.
   return { op, ins: present, attrs, outs, ...(span !== undefined && { span }) } as unknown as Node<K>;
-}
-
-export function sameType(a: Type, b: Type): boolean {
-  if (a.kind === 'plan' || b.kind === 'plan')
-    return (
-      a.kind === 'plan' &&
-      b.kind === 'plan' &&
-      a.experts === b.experts &&
-      a.slots === b.slots &&
-      a.mode === b.mode &&
-      a.tileRows === b.tileRows
-    );
-  return a.dtype === b.dtype && a.shape.length === b.shape.length && a.shape.every((dim, i) => dim === b.shape[i]);
 }
 
 /** Collects the params and nodes of one graph. */

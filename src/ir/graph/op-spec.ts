@@ -8,6 +8,8 @@ export type Presence<T> = { readonly [I in keyof T]-?: object extends Pick<T, I>
 export type Ins<K extends OpName> = Readonly<Ops[K]['ins']>;
 export type Attrs<K extends OpName> = Ops[K]['attrs'];
 export type OutTypes<K extends OpName> = { readonly [O in keyof Ops[K]['outs']]: Type };
+/** Types of the results that a node has. */
+export type StoredOuts<K extends OpName> = { readonly [O in keyof Ops[K]['outs']]?: Type | undefined };
 
 /** What the routed rows `P` of the graph amount to. */
 export interface CostEnv {
@@ -23,17 +25,34 @@ export interface OpSpec<K extends OpName> {
   infer(ins: Ins<K>, attrs: Attrs<K>): OutTypes<K>;
   /** Tells what is wrong with operands and attributes. Presence of operands was checked before. */
   verify(ins: Ins<K>, attrs: Attrs<K>, bad: (problem: string) => void): void;
+  /** Results that may be stored in 16 bits, though `infer` says f32; none where the row does not say. */
+  narrow?(attrs: Attrs<K>): readonly (keyof Ops[K]['outs'] & string)[];
   /** Multiplications and additions, a multiply-add counted as two; element-wise work is one per element. */
   flops(ins: Ins<K>, attrs: Attrs<K>, env: CostEnv): Size;
-  /** Bytes read and written when no operand is in a cache. */
-  bytes(ins: Ins<K>, attrs: Attrs<K>, env: CostEnv): Size;
+  /** Bytes read and written when no operand is in a cache; `outs` are the results as they are stored. */
+  bytes(ins: Ins<K>, attrs: Attrs<K>, env: CostEnv, outs: StoredOuts<K>): Size;
 }
 
 export const ACT: readonly DType[] = ['f32'];
+/** Activations that are only multiplied, copied or summed by those who read them: f32, or narrowed to 16 bits. */
+export const ROWS: readonly DType[] = ['f32', 'f16', 'bf16'];
 export const WEIGHT: readonly DType[] = ['f32', 'f16', 'bf16'];
 export const INDEX: readonly DType[] = ['u32', 'i32'];
 
 export const tensor = (dtype: DType, ...shape: readonly Dim[]): TensorType => ({ kind: 'tensor', dtype, shape });
+
+export function sameType(a: Type, b: Type): boolean {
+  if (a.kind === 'plan' || b.kind === 'plan')
+    return (
+      a.kind === 'plan' &&
+      b.kind === 'plan' &&
+      a.experts === b.experts &&
+      a.slots === b.slots &&
+      a.mode === b.mode &&
+      a.tileRows === b.tileRows
+    );
+  return a.dtype === b.dtype && a.shape.length === b.shape.length && a.shape.every((dim, i) => dim === b.shape[i]);
+}
 
 export const showDims = (shape: readonly Dim[]): string => `[${shape.join(', ')}]`;
 

@@ -1,6 +1,20 @@
 /** Rows of the op table that know positions and the KV cache. */
 import { addSize, mulSize, type Size } from '../../base/size.ts';
-import { ACT, bytesOf, numberDim, type OpSpec, rowsOf, shapeOf, shapes, tensor, wantCount, wantFinite, WEIGHT } from './op-spec.ts';
+import {
+  ACT,
+  bytesOf,
+  elementBytes,
+  numberDim,
+  type OpSpec,
+  ROWS,
+  rowsOf,
+  shapeOf,
+  shapes,
+  tensor,
+  wantCount,
+  wantFinite,
+  WEIGHT,
+} from './op-spec.ts';
 import type { AttentionAttrs } from './types.ts';
 
 export const rope: OpSpec<'rope'> = {
@@ -17,8 +31,10 @@ export const rope: OpSpec<'rope'> = {
     s.check('x', x, ACT, 'T', heads * headDim);
     s.check('table', table, ACT, 'cap', dim);
   },
+  narrow: () => ['y'],
   flops: ({ x }, { heads, dim }) => (rowsOf(x) === 'T' ? mulSize('T', 3 * heads * dim) : 0),
-  bytes: ({ x }, { dim }, env) => addSize(mulSize(bytesOf(x.type, env), 2), mulSize('T', 4 * dim)),
+  bytes: ({ x }, { dim }, env, { y }) =>
+    addSize(addSize(bytesOf(x.type, env), y === undefined ? 0 : bytesOf(y, env)), mulSize('T', 4 * dim)),
 };
 
 export const cacheAppend: OpSpec<'cache_append'> = {
@@ -28,11 +44,11 @@ export const cacheAppend: OpSpec<'cache_append'> = {
   infer: ({ cache }) => ({ cache: cache.type }),
   verify({ x, cache }, _attrs, bad) {
     const s = shapes(bad);
-    s.check('x', x, ACT, 'T', 'w');
-    s.check('cache', cache, ACT, 'cap', 'w');
+    s.check('x', x, ROWS, 'T', 'w');
+    s.check('cache', cache, ROWS, 'cap', 'w');
   },
   flops: () => 0,
-  bytes: ({ x }, _attrs, env) => mulSize(bytesOf(x.type, env), 2),
+  bytes: ({ x, cache }, _attrs, env) => addSize(bytesOf(x.type, env), mulSize('T', elementBytes(cache) * numberDim(x, 1))),
 };
 
 /** Keys a call reads for each of its tokens, at most: those of the cache and of the call, or the window. */
@@ -56,14 +72,17 @@ export const attention: OpSpec<'attention'> = {
     if (attrs.vFromK === (v !== undefined)) bad(attrs.vFromK ? 'vFromK leaves no operand v' : 'operand v is missing');
     if (attrs.vFromK && vDim > qkDim) bad(`values of ${vDim} columns do not fit into keys of ${qkDim}`);
     const s = shapes(bad);
-    s.check('q', q, ACT, 'T', heads * qkDim);
-    s.check('k', k, ACT, 'cap', kvHeads * qkDim);
-    s.check('v', v, ACT, 'cap', kvHeads * vDim);
+    s.check('q', q, ROWS, 'T', heads * qkDim);
+    s.check('k', k, ROWS, 'cap', kvHeads * qkDim);
+    s.check('v', v, ROWS, 'cap', kvHeads * vDim);
+    if (k.type.kind === 'tensor' && v?.type.kind === 'tensor' && v.type.dtype !== k.type.dtype) bad(`keys are ${k.type.dtype}, values ${v.type.dtype}`);
     s.check('sinks', sinks, WEIGHT, heads);
   },
+  narrow: () => ['y'],
   flops: (_ins, attrs) => mulSize(mulSize('T', keysSeen(attrs)), 2 * attrs.heads * (attrs.qkDim + attrs.vDim)),
-  bytes: ({ q, k, v }, attrs, env) => {
+  bytes: ({ q, k, v }, attrs, env, { y }) => {
     const width = numberDim(k, 1) + (v === undefined ? 0 : numberDim(v, 1));
-    return addSize(addSize(bytesOf(q.type, env), mulSize(keysSeen(attrs), 4 * width)), mulSize('T', 4 * attrs.heads * attrs.vDim));
+    const read = addSize(bytesOf(q.type, env), mulSize(keysSeen(attrs), elementBytes(k) * width));
+    return addSize(read, y === undefined ? 0 : bytesOf(y, env));
   },
 };

@@ -10,6 +10,7 @@ import {
   INDEX,
   numberDim,
   type OpSpec,
+  ROWS,
   rowsOf,
   shapeOf,
   shapes,
@@ -23,7 +24,7 @@ import type { Epilogue, GluClamp, NormAttrs, Value } from './types.ts';
 /** Sum of the bytes of operands and results, each touched once. */
 export const allBytes = (
   values: Readonly<Record<string, Value | undefined>>,
-  outs: Readonly<Record<string, Value['type'] | undefined>>,
+  outs: { readonly [name: string]: Value['type'] | undefined },
   env: CostEnv,
 ): Size => {
   const ins = Object.values(values).reduce<Size>((n, v) => (v === undefined ? n : addSize(n, bytesOf(v.type, env))), 0);
@@ -82,8 +83,9 @@ export const norm: OpSpec<'norm'> = {
     s.check('bias', bias, WEIGHT, d / attrs.groups);
     verifyNorm(attrs, bias !== undefined, bad);
   },
+  narrow: () => ['y'],
   flops: ({ x }, attrs, env) => mulSize(elements(x.type, env), attrs.kind === 'rms' ? 4 : 7),
-  bytes: (ins, _attrs, env) => allBytes({ ...ins }, { y: ins.x.type }, env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const linear: OpSpec<'linear'> = {
@@ -93,7 +95,7 @@ export const linear: OpSpec<'linear'> = {
   infer: ({ x, weight }, { epilogue }) => ({ y: tensor('f32', rowsOf(x), numberDim(weight, 0) / epilogueFactor(epilogue)) }),
   verify({ x, weight, bias, residual }, { epilogue, scale }, bad) {
     const s = shapes(bad);
-    s.check('x', x, ACT, 'rows', 'k');
+    s.check('x', x, ROWS, 'rows', 'k');
     s.check('weight', weight, WEIGHT, 'm', 'k');
     s.check('bias', bias, WEIGHT, 'm');
     const m = s.number('m');
@@ -103,8 +105,9 @@ export const linear: OpSpec<'linear'> = {
     verifyEpilogue(epilogue, bad);
     wantFinite(bad, 'scale', scale);
   },
+  narrow: () => ['y'],
   flops: ({ x, weight }, _attrs, env) => mulSize(dimSize(rowsOf(x), env), 2 * numberDim(weight, 0) * numberDim(weight, 1)),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, linear.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const headLinear: OpSpec<'head_linear'> = {
@@ -116,11 +119,12 @@ export const headLinear: OpSpec<'head_linear'> = {
     wantCount(bad, 'heads', heads);
     const s = shapes(bad);
     s.check('weight', weight, WEIGHT, heads, 'n', 'k');
-    s.check('x', x, ACT, 'rows', heads * s.number('k'));
+    s.check('x', x, ROWS, 'rows', heads * s.number('k'));
     s.number('n');
   },
+  narrow: () => ['y'],
   flops: ({ x, weight }, { heads }, env) => mulSize(dimSize(rowsOf(x), env), 2 * heads * numberDim(weight, 1) * numberDim(weight, 2)),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, headLinear.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const glu: OpSpec<'glu'> = {
@@ -134,8 +138,9 @@ export const glu: OpSpec<'glu'> = {
     s.check('up', up, ACT, 'rows', 'n');
     verifyClamp(clamp, bad);
   },
+  narrow: () => ['y'],
   flops: ({ gate }, _attrs, env) => mulSize(elements(gate.type, env), 5),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, glu.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const act: OpSpec<'act'> = {
@@ -146,8 +151,9 @@ export const act: OpSpec<'act'> = {
   verify({ x }, _attrs, bad) {
     shapes(bad).check('x', x, ACT, 'rows', 'n');
   },
+  narrow: () => ['y'],
   flops: ({ x }, _attrs, env) => mulSize(elements(x.type, env), 4),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, act.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const add: OpSpec<'add'> = {
@@ -161,8 +167,9 @@ export const add: OpSpec<'add'> = {
     s.check('b', b, ACT, 'rows', 'n');
     wantFinite(bad, 'scale', scale);
   },
+  narrow: () => ['y'],
   flops: ({ a }, { scale }, env) => mulSize(elements(a.type, env), scale === 1 ? 1 : 2),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, add.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const gateMul: OpSpec<'gate_mul'> = {
@@ -175,8 +182,9 @@ export const gateMul: OpSpec<'gate_mul'> = {
     s.check('x', x, ACT, 'rows', 'n');
     s.check('gate', gate, ACT, 'rows', 1);
   },
+  narrow: () => ['y'],
   flops: ({ x }, _attrs, env) => elements(x.type, env),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, gateMul.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };
 
 export const sliceHeads: OpSpec<'slice_heads'> = {
@@ -189,10 +197,12 @@ export const sliceHeads: OpSpec<'slice_heads'> = {
     wantCount(bad, 'length', length);
     wantCount(bad, 'start', start, 0);
     if (start + length > stride) bad(`columns ${start} … ${start + length} leave the ${stride} columns of a head`);
-    shapes(bad).check('x', x, ACT, 'rows', heads * stride);
+    shapes(bad).check('x', x, ROWS, 'rows', heads * stride);
   },
+  narrow: () => ['y'],
   flops: () => 0,
-  bytes: ({ x }, { heads, length }, env) => mulSize(dimSize(rowsOf(x), env), 8 * heads * length),
+  bytes: ({ x }, { heads, length }, env, { y }) =>
+    addSize(mulSize(dimSize(rowsOf(x), env), elementBytes(x) * heads * length), y === undefined ? 0 : bytesOf(y, env)),
 };
 
 export const concatHeads: OpSpec<'concat_heads'> = {
@@ -203,10 +213,11 @@ export const concatHeads: OpSpec<'concat_heads'> = {
   verify({ a, b }, { heads }, bad) {
     wantCount(bad, 'heads', heads);
     const s = shapes(bad);
-    s.check('a', a, ACT, 'rows', 'na');
-    s.check('b', b, ACT, 'rows', 'nb');
+    s.check('a', a, ROWS, 'rows', 'na');
+    s.check('b', b, ROWS, 'rows', 'nb');
     for (const n of ['na', 'nb']) if (s.number(n) % heads !== 0) bad(`${heads} heads do not divide ${s.number(n)}`);
   },
+  narrow: () => ['y'],
   flops: () => 0,
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, concatHeads.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };

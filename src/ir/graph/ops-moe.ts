@@ -10,6 +10,7 @@ import {
   INDEX,
   numberDim,
   type OpSpec,
+  ROWS,
   rowsOf,
   shapes,
   tensor,
@@ -91,10 +92,10 @@ export const route: OpSpec<'moe.route'> = {
     sharedGate: 'optional',
   },
   outs: { weights: 'required', ids: 'required', xn: 'optional', gate: 'optional' },
-  infer: ({ x, gate, sharedGate }, { experts, slots, norm }) => ({
+  infer: ({ x, gate, sharedGate }, { experts, slots }) => ({
     weights: tensor('f32', 'T', slots),
     ids: tensor('u32', 'T', slots),
-    ...(x !== undefined && norm !== undefined && { xn: tensor('f32', 'T', numberDim(x, 1)) }),
+    ...(x !== undefined && { xn: tensor('f32', 'T', numberDim(x, 1)) }),
     ...((sharedGate !== undefined || hasSharedRow(gate, experts)) && { gate: tensor('f32', 'T', 1) }),
   }),
   verify(ins, attrs, bad) {
@@ -121,8 +122,9 @@ export const route: OpSpec<'moe.route'> = {
     const rows = experts + (sharedGate !== undefined || hasSharedRow(gate, experts) ? 1 : 0);
     return mulSize('T', 2 * d * rows + (norm === undefined ? 0 : 4 * d) + 8 * experts);
   },
-  bytes: ({ table, ...ins }, attrs, env) =>
-    addSize(allBytes({ ...ins }, { ...route.infer(ins, attrs) }, env), table === undefined ? 0 : mulSize('T', 4 * attrs.slots)),
+  narrow: () => ['xn'],
+  bytes: ({ table, ...ins }, attrs, env, outs) =>
+    addSize(allBytes({ ...ins }, outs, env), table === undefined ? 0 : mulSize('T', 4 * attrs.slots)),
 };
 
 export const capacity: OpSpec<'moe.capacity'> = {
@@ -166,10 +168,12 @@ export const permute: OpSpec<'moe.permute'> = {
   infer: ({ x }) => ({ y: tensor('f32', 'P', numberDim(x, 1)) }),
   verify({ x, plan: by }, _attrs, bad) {
     if (by.type.kind !== 'plan') bad('plan must be a plan');
-    shapes(bad).check('x', x, ACT, 'T', 'd');
+    shapes(bad).check('x', x, ROWS, 'T', 'd');
   },
+  narrow: () => ['y'],
   flops: () => 0,
-  bytes: ({ x }, _attrs, env) => mulSize(mulSize(env.P, numberDim(x, 1)), 8),
+  bytes: ({ x }, _attrs, env, { y }) =>
+    addSize(mulSize(mulSize(env.P, numberDim(x, 1)), elementBytes(x)), y === undefined ? 0 : bytesOf(y, env)),
 };
 
 /** Elements of a bank that a call can need: at most one expert a routed row. */
@@ -203,7 +207,7 @@ export const groupedLinear: OpSpec<'moe.grouped_linear'> = {
     const { experts, slots } = ins.plan.type;
     const factor = epilogueFactor(attrs.epilogue);
     const s = shapes(bad);
-    s.check('x', ins.x, ACT, attrs.gather ? 'T' : 'P', 'k');
+    s.check('x', ins.x, ROWS, attrs.gather ? 'T' : 'P', 'k');
     s.check('ids', ins.ids, INDEX, 'T', slots);
     s.check('weight', ins.weight, WEIGHT, experts, 'm', 'k');
     s.check('bias', ins.bias, WEIGHT, experts, 'm');
@@ -212,7 +216,7 @@ export const groupedLinear: OpSpec<'moe.grouped_linear'> = {
     if (m % factor !== 0) bad(`a glu weight needs an even number of rows, not ${m}`);
     s.check('sharedWeight', ins.sharedWeight, WEIGHT, attrs.combine ? m : 'sm', 'sk');
     s.check('sharedBias', ins.sharedBias, WEIGHT, attrs.combine ? m : 'sm');
-    s.check('sharedX', ins.sharedX, ACT, 'T', 'sk');
+    s.check('sharedX', ins.sharedX, ROWS, 'T', 'sk');
     s.check('sharedGate', ins.sharedGate, ACT, 'T', 1);
     s.check('residual', ins.residual, ACT, 'T', m / factor);
     verifyEpilogue(attrs.epilogue, bad);
@@ -228,14 +232,15 @@ export const groupedLinear: OpSpec<'moe.grouped_linear'> = {
       bad('combine reads routeWeights exactly where it is weighted');
     if (attrs.combine && attrs.epilogue.kind !== 'none') bad('combine goes without an epilogue');
   },
+  narrow: ({ combine: sums }) => (sums ? [] : ['y', 'shared']),
   flops: ({ weight, sharedWeight }, _attrs, env) => {
     const routed = mulSize(env.P, 2 * numberDim(weight, 1) * numberDim(weight, 2));
     return sharedWeight === undefined ? routed : addSize(routed, mulSize('T', 2 * numberDim(sharedWeight, 0) * numberDim(sharedWeight, 1)));
   },
-  bytes: ({ weight, x, ...rest }, attrs, env) => {
+  bytes: ({ weight, x, ...rest }, attrs, env, outs) => {
     const rows = attrs.gather ? env.P : dimSize(rowsOf(x), env);
-    const read = addSize(mulSize(bankElements(weight, env), elementBytes(weight)), mulSize(rows, 4 * numberDim(x, 1)));
-    return addSize(read, allBytes({ ...rest }, { ...groupedLinear.infer({ ...rest, weight, x }, attrs) }, env));
+    const read = addSize(mulSize(bankElements(weight, env), elementBytes(weight)), mulSize(rows, elementBytes(x) * numberDim(x, 1)));
+    return addSize(read, allBytes({ ...rest }, outs, env));
   },
 };
 
@@ -256,15 +261,15 @@ export const combine: OpSpec<'moe.combine'> = {
     if (ins.plan.type.kind !== 'plan') return bad('plan must be a plan');
     if (ins.plan.type.slots !== slots) bad(`plan has ${ins.plan.type.slots} slots, not ${slots}`);
     const s = shapes(bad);
-    s.check('x', ins.x, ACT, 'P', 'n');
+    s.check('x', ins.x, ROWS, 'P', 'n');
     s.check('ids', ins.ids, INDEX, 'T', slots);
     s.check('weights', ins.weights, ACT, 'T', slots);
-    s.check('shared', ins.shared, ACT, 'T', 'n');
+    s.check('shared', ins.shared, ROWS, 'T', 'n');
     s.check('sharedGate', ins.sharedGate, ACT, 'T', 1);
     s.check('residual', ins.residual, ACT, 'T', 'n');
     if (ins.sharedGate !== undefined && ins.shared === undefined) bad('sharedGate goes with shared');
     wantFinite(bad, 'scale', scale);
   },
   flops: ({ x }, _attrs, env) => mulSize(elements(x.type, env), 2),
-  bytes: (ins, attrs, env) => allBytes({ ...ins }, combine.infer(ins, attrs), env),
+  bytes: (ins, _attrs, env, outs) => allBytes({ ...ins }, outs, env),
 };

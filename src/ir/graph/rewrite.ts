@@ -1,6 +1,6 @@
 /** What passes need to change a graph: who makes and who uses a value, replacing values, dropping what nobody reads. */
 import { type FreshId, freshIds } from './build.ts';
-import type { Graph, GraphParam, Node, OpName, Value } from './types.ts';
+import type { Graph, GraphParam, Node, OpName, Type, Value } from './types.ts';
 
 /** Operands of a node by name, the absent ones left out. */
 export const operands = (node: Node): readonly (readonly [name: string, value: Value])[] =>
@@ -54,6 +54,30 @@ export function replaceOperands(node: Node, map: ReadonlyMap<string, Value>): No
   const ins = Object.fromEntries(operands(node).map(([name, value]) => [name, resolve(value, map)]));
   // Operands keep their names, so the node keeps its op's type.
   return { ...node, ins } as unknown as Node;
+}
+
+/** The node with another value as its operand `name`. */
+export function replaceOperand(node: Node, name: string, value: Value): Node {
+  // Operands keep their names, so the node keeps its op's type.
+  return { ...node, ins: { ...node.ins, [name]: value } } as unknown as Node;
+}
+
+/** Every value whose id is a key of `types` has that type instead, wherever it is made, read or returned. */
+export function retype(graph: Graph, types: ReadonlyMap<string, Type>): Graph {
+  if (types.size === 0) return graph;
+  const of = (value: Value): Value => {
+    const type = types.get(value.id);
+    return type === undefined ? value : { ...value, type };
+  };
+  const all = (values: readonly (readonly [string, Value])[]): Record<string, Value> =>
+    Object.fromEntries(values.map(([name, value]) => [name, of(value)]));
+  return {
+    ...graph,
+    params: graph.params.map((p) => ({ ...p, value: of(p.value) })),
+    // Operands and results keep their names, so each node keeps its op's type.
+    nodes: graph.nodes.map((node) => ({ ...node, ins: all(operands(node)), outs: all(results(node)) }) as unknown as Node),
+    results: all(Object.entries(graph.results)),
+  };
 }
 
 /** Every read of a key of `map` becomes a read of its value, in nodes and results. */

@@ -148,7 +148,8 @@ export interface AttentionAttrs {
 // ---------------------------------------------------------------- the op table
 
 /**
- * One row per op. `?` marks operands that fusion or the spec may leave out.
+ * One row per op. `?` marks operands that fusion or the spec may leave out. Results are f32; those that the op's row names
+ * may be stored in f16 or bf16 instead, rounded once from the f32 that was computed (the type of the value says which).
  * Matrices of weights are [n, k] (PyTorch's [out, in]); banks are [experts, n, k].
  */
 export interface Ops {
@@ -209,7 +210,7 @@ export interface Ops {
   /**
    * Chooses experts. From `logits` [T, experts]; or, fused, from the hidden state `x`: optional norm
    * (`norm` attr, `normWeight`), then logits = x · gateᵀ + gateBias. Results: `weights` f32 [T, slots],
-   * `ids` u32 [T, slots] in descending selection score; fused with a norm also `xn`, the normalised x;
+   * `ids` u32 [T, slots] in descending selection score; from the hidden state also `xn`, x after the norm if there is one;
    * with `sharedGate`, or where `gate` has one row more than there are experts, also `gate` [T, 1], the shared experts' gate logit.
    */
   'moe.route': {

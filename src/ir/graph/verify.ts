@@ -1,7 +1,7 @@
 /** Says what is wrong with a graph; run after lowering and after every pass. */
 import type { Span } from '../../diagnostics/types.ts';
-import { sameType } from './build.ts';
-import { OPS } from './ops.ts';
+import { sameType } from './op-spec.ts';
+import { mayStore, OPS } from './ops.ts';
 import { showType } from './print.ts';
 import { operands, results } from './rewrite.ts';
 import type { Graph, GraphParam, Node, OpName, Type, Value } from './types.ts';
@@ -61,7 +61,7 @@ function nodeProblems<K extends OpName>(node: Node<K>): readonly string[] {
     const type = types[name];
     if (value === undefined) continue;
     if (type === undefined) problems.push(`result ${name} does not come from these operands`);
-    else if (!sameType(type, value.type)) problems.push(`result ${name} is ${showType(type)}, not ${showType(value.type)}`);
+    else if (!mayStore(node.op, node.attrs, name, type, value.type)) problems.push(`result ${name} is ${showType(type)}, not ${showType(value.type)}`);
   }
   return problems;
 }

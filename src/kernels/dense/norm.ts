@@ -19,6 +19,8 @@ export interface NormProblem extends Rows {
   readonly weightElem: StorageElem;
   /** Storage of the bias; absent: there is none. */
   readonly biasElem?: StorageElem;
+  /** Storage of y; f32 where not said. */
+  readonly yElem?: StorageElem;
 }
 
 export interface NormSchedule {
@@ -32,7 +34,7 @@ export function normSchedule(p: NormProblem, caps: Capabilities): NormSchedule {
   return { block: Math.min(caps.maxThreadsPerBlock, 256, powerOfTwo(Math.min(accesses, Math.max(32, accesses / 4)))) };
 }
 
-/** x and y f32 [rows, dim]; weight (and bias) [dim / groups]. y = (x − mean) / √(var + eps) · weight + bias; RMS: no mean. */
+/** x f32 and y [rows, dim]; weight (and bias) [dim / groups]. y = (x − mean) / √(var + eps) · weight + bias; RMS: no mean. */
 export function norm(p: NormProblem, schedule: NormSchedule | undefined, caps: Capabilities): Launch {
   wantWhole('norm', { dim: p.dim, groups: p.groups, rowsPerToken: p.rowsPerToken });
   const run = p.dim / p.groups;
@@ -43,7 +45,7 @@ export function norm(p: NormProblem, schedule: NormSchedule | undefined, caps: C
   const x = globalBuffer('x', 'f32', lanes);
   const weight = globalBuffer('weight', p.weightElem, lanes);
   const bias = p.biasElem === undefined ? undefined : globalBuffer('bias', p.biasElem, lanes);
-  const y = globalBuffer('y', 'f32', lanes);
+  const y = globalBuffer('y', p.yElem ?? 'f32', lanes);
 
   const l = line(mulSize(rowsSize(p), p.groups), caps);
   const total = b.mul(rowsExpr(p), b.u32(p.groups));
@@ -75,7 +77,7 @@ export function norm(p: NormProblem, schedule: NormSchedule | undefined, caps: C
   const factor = define(body, 'factor', b.rsqrt(b.add(spread, b.f32(p.eps))));
   body.push(all('i', (i) => {
     const scaled = b.mul(b.mul(centered(b.load(x, b.add(base, i))), b.splat(lanes, factor)), b.loadF32(weight, i));
-    return [b.store(y, b.add(base, i), bias === undefined ? scaled : b.add(scaled, b.loadF32(bias, i)))];
+    return [b.store(y, b.add(base, i), b.cast(y.elem, bias === undefined ? scaled : b.add(scaled, b.loadF32(bias, i))))];
   }));
 
   return launch({

@@ -6,6 +6,7 @@ import type { Elem, Expr } from '../../ir/kernel/types.ts';
 import type { Launch } from '../launch.ts';
 
 export {
+  copy,
   define,
   elementwise,
   elementwiseSchedule,

@@ -5,6 +5,7 @@
 import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
 import { F32, define, lanesFor } from './common.ts';
+import type { StorageElem } from './common.ts';
 import { eachOwn, onFirstThread, param, sharedArray } from './route-parts.ts';
 import type { RouteKernel } from './route-parts.ts';
 import type { HiddenSource } from './route-problem.ts';
@@ -31,15 +32,22 @@ export function readLogits(r: RouteKernel, bias: Buffer | undefined, sink: Logit
 /** One access of the (normalised) hidden state at access `i` of the token's row. */
 export type HiddenRow = (i: Expr) => Expr;
 
-/** Reads `x`, computes the norm, writes `xn`. */
+/** Reads `x`, computes the norm, writes `xn`; who asks for the row gets it in f32. */
 export function hiddenRow(r: RouteKernel, h: HiddenSource): HiddenRow {
   const lanes = lanesFor(h.dim);
   const depth = h.dim / lanes;
   const x = param(r, 'x', 'f32', lanes);
   const base = define(r.body, 'x_base', b.mul(r.token, b.u32(depth)));
   const at = (i: Expr): Expr => b.load(x, b.add(base, i));
-  const { norm } = h;
-  if (norm === undefined) return at;
+  const { norm, xnElem } = h;
+  const keep = (elem: StorageElem, row: HiddenRow): void => {
+    const xn = param(r, 'xn', elem, lanes);
+    r.body.push(eachOwn(r, 'xn_i', depth, (i) => [b.store(xn, b.add(base, i), b.cast(elem, row(i)))]));
+  };
+  if (norm === undefined) {
+    if (xnElem !== undefined) keep(xnElem, at);
+    return at;
+  }
   const weight = param(r, 'normWeight', norm.weightElem, lanes);
   const bias = norm.biasElem === undefined ? undefined : param(r, 'normBias', norm.biasElem, lanes);
 
@@ -66,8 +74,7 @@ export function hiddenRow(r: RouteKernel, h: HiddenSource): HiddenRow {
     const scaled = b.mul(b.mul(centered(at(i)), b.splat(lanes, factor)), b.loadF32(weight, i));
     return bias === undefined ? scaled : b.add(scaled, b.loadF32(bias, i));
   };
-  const xn = param(r, 'xn', 'f32', lanes);
-  r.body.push(eachOwn(r, 'xn_i', depth, (i) => [b.store(xn, b.add(base, i), normalised(i))]));
+  keep(xnElem ?? 'f32', normalised);
   return normalised;
 }
 

@@ -35,7 +35,8 @@ export interface HiddenSource {
   readonly dim: number;
   readonly gateElem: StorageElem;
   readonly gateBiasElem?: StorageElem;
-  /** With a norm, the normalised x is the result `xn`. */
+  /** Storage of the result `xn`, x after the norm. Not said: f32 with a norm, no such result without one. */
+  readonly xnElem?: StorageElem;
   readonly norm?: {
     readonly kind: 'rms' | 'layer';
     readonly eps: number;

@@ -5,7 +5,7 @@
  * kernel binds no more buffers than the target allows (the shared gate's row may join the router's matrix for that). Other readers of the normalised rows read the result `xn`.
  * Saves the logits and, per step, a dispatch that reads every row again.
  */
-import { makeNode } from '../../ir/graph/build.ts';
+import { makeNode, type Reuse } from '../../ir/graph/build.ts';
 import { numberDim } from '../../ir/graph/op-spec.ts';
 import { consumers, freshFor, operands } from '../../ir/graph/rewrite.ts';
 import type { Graph, Node, NodeOf } from '../../ir/graph/types.ts';
@@ -19,6 +19,9 @@ type Route = NodeOf<'moe.route'>;
 
 const isPlainProduct = ({ attrs, ins }: NodeOf<'linear'>): boolean =>
   attrs.epilogue.kind === 'none' && attrs.scale === 1 && ins.residual === undefined;
+
+/** The results to keep; rows that no norm has touched need no copy. */
+const resultsOf = ({ outs }: Route): Reuse<'moe.route'> => ({ xn: 'omit', ...outs });
 
 /** `made` in place of `gone`, where it fits the target. */
 function place(scene: Scene, gone: readonly Node[], made: Node, caps: Capabilities, what: string): Attempt {
@@ -41,13 +44,13 @@ function fuseProduct(scene: Scene, route: Route, caps: Capabilities): Attempt {
     { ...rest, x, gate, ...maybe('gateBias', bias) },
     route.attrs,
     route.span,
-    route.outs,
+    resultsOf(route),
   );
   return place(scene, [product, route], made, caps, 'the logits are made where they are used');
 }
 
 function fuseNorm(scene: Scene, route: Route, caps: Capabilities): Attempt {
-  const norm = route.attrs.norm === undefined ? scene.maker('norm', route.ins.x) : undefined;
+  const norm = route.attrs.norm === undefined && route.outs.xn === undefined ? scene.maker('norm', route.ins.x) : undefined;
   if (norm === undefined) return undefined;
   if (norm.attrs.groups !== 1) return { refused: `${describe(norm)} has ${norm.attrs.groups} runs a row` };
   const others = operands(route).filter(([name]) => name !== 'x');
@@ -62,7 +65,7 @@ function fuseNorm(scene: Scene, route: Route, caps: Capabilities): Attempt {
 
 /** The product with one row over the (normalised) rows that only gates shared experts. */
 function sharedGate(scene: Scene, route: Route): NodeOf<'linear'> | undefined {
-  const rows = route.outs.xn ?? route.ins.x;
+  const rows = route.attrs.norm === undefined ? route.ins.x : route.outs.xn;
   const readers = consumers(scene.graph);
   return scene.graph.nodes.find((node): node is NodeOf<'linear'> => {
     if (node.op !== 'linear' || !sameValue(node.ins.x, rows) || numberDim(node.ins.weight, 0) !== 1) return false;
@@ -81,7 +84,7 @@ function fuseSharedGate(scene: Scene, route: Route, caps: Capabilities): Attempt
   if (product === undefined) return undefined;
   if (!isPlainProduct(product) || product.ins.bias !== undefined) return { refused: `${describe(product)} is not a plain product` };
   const what = `${describe(product)}, the shared gate, is one more logit`;
-  const outs = { ...route.outs, gate: product.outs.y };
+  const outs = { ...resultsOf(route), gate: product.outs.y };
   const ins = { ...route.ins, sharedGate: product.ins.weight };
   const apart = place(
     scene,

@@ -10,6 +10,7 @@ import { fuseGateUp } from './fuse-gate-up.ts';
 import { fuseGather } from './fuse-gather.ts';
 import { fuseRouter } from './fuse-router.ts';
 import { fuseShared } from './fuse-shared.ts';
+import { narrowRows } from './narrow-rows.ts';
 import { plan } from './plan.ts';
 
 export const GRAPH_PASSES: readonly Pass<Graph>[] = [
@@ -27,6 +28,8 @@ export const GRAPH_PASSES: readonly Pass<Graph>[] = [
   // combine has one place for shared rows and one for the residual, and the shared rows are the inner sum.
   fuseShared,
   fuseCombine,
+  // After the fusions: what they join is never stored, and who reads the rest is known.
+  narrowRows,
   // Last: the others leave weights and slices behind that nobody reads.
   deadCode,
 ];

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { makeNode, freshIds, graphBuilder } from '../../../src/ir/graph/build.ts';
 import { bytesMoved, flopsOf, graphCost, OP_NAMES, OPS, routedRows } from '../../../src/ir/graph/ops.ts';
 import { tensor } from '../../../src/ir/graph/op-spec.ts';
+import { results, retype } from '../../../src/ir/graph/rewrite.ts';
 import type { Graph, Node, Value } from '../../../src/ir/graph/types.ts';
 import { assertValidGraph, verifyGraph } from '../../../src/ir/graph/verify.ts';
 import { evalSize } from '../../../src/base/size.ts';
@@ -13,6 +14,7 @@ const mapNode = (graph: Graph, op: Node['op'], change: (node: Node) => unknown):
   ...graph,
   nodes: graph.nodes.map((node) => (node.op === op ? (change(node) as Node) : node)),
 });
+const half = (v: Value): Value => (v.type.kind === 'tensor' ? { ...v, type: { ...v.type, dtype: 'bf16' } } : v);
 const value = (id: string, ...shape: readonly (number | 'T')[]): Value => ({ id, type: tensor('f32', ...shape) });
 
 describe('verifyGraph', () => {
@@ -53,6 +55,25 @@ describe('verifyGraph', () => {
     );
     expect(problems(mapNode(graph, 'moe.plan', (node) => ({ ...node, op: 'moe.fly' })))[0]).toMatch(/no such op/);
     expect(problems(mapNode(graph, 'moe.permute', (node) => ({ ...node, outs: {} })))[0]).toMatch(/result y is missing/);
+  });
+
+  it('lets rows be stored in 16 bits, and nothing that is computed with', () => {
+    const stored = (op: Node['op'], result: string, dtype: 'f16' | 'bf16'): string[] => {
+      const graph = fusedLayer();
+      const made = graph.nodes.flatMap((n) => (n.op === op ? results(n) : [])).find(([name]) => name === result)?.[1];
+      if (made?.type.kind !== 'tensor') throw new Error(`no ${result}`);
+      return problems(retype(graph, new Map([[made.id, { ...made.type, dtype }]])));
+    };
+    expect(stored('moe.route', 'xn', 'bf16')).toEqual([]);
+    expect(stored('moe.grouped_linear', 'shared', 'f16')).toEqual([]);
+    expect(stored('moe.route', 'weights', 'bf16').join()).toMatch(/result weights is f32\[T, 2\], not bf16\[T, 2\]/);
+    // The second product sums over the slots: the residual stream.
+    const last = mapNode(fusedLayer(), 'moe.grouped_linear', (n) => (n.op === 'moe.grouped_linear' && n.attrs.combine ? { ...n, outs: { y: half(n.outs.y) } } : n));
+    expect(problems(last).join()).toMatch(/result y is f32\[T, 8\], not bf16/);
+    // A norm computes with its rows.
+    const graph = unfusedLayer();
+    const normed = mapNode(graph, 'norm', (n) => (n.op === 'norm' ? { ...n, ins: { ...n.ins, x: half(n.ins.x) } } : n));
+    expect(problems(normed).join()).toMatch(/x is bf16, not f32/);
   });
 
   it('finds routing rules that make no sense', () => {
