@@ -40,13 +40,15 @@ inline EncodeTiled encode_tiled() {
 inline CUtensorMap encode(const Handle& handle, const MoecTensorMap& map, uint64_t pointer, const char* kernel) {
   constexpr uint32_t element_bytes = 2;
   const uint64_t row_bytes = map.columns * element_bytes;
-  check_memory(handle, pointer, 0, map.rows * row_bytes, kernel);
+  // Kernels name rows by an int.
+  const uint64_t rows = map.rows == 0 ? std::min<uint64_t>(bytes_from(handle, pointer, kernel) / row_bytes, INT32_MAX) : map.rows;
+  check_memory(handle, pointer, 0, rows * row_bytes, kernel);
   const bool aligned = pointer % kMapAlignment == 0 && row_bytes % kMapAlignment == 0;
-  if (!aligned || map.box_rows == 0 || map.box_rows > kMaxBoxRows) {
-    fail(MOEC_BAD_ARGUMENT, "%s: a tensor map over %llu x %llu elements in boxes of %u rows", kernel, (unsigned long long)map.rows,
+  if (!aligned || rows == 0 || map.box_rows == 0 || map.box_rows > kMaxBoxRows) {
+    fail(MOEC_BAD_ARGUMENT, "%s: a tensor map over %llu x %llu elements in boxes of %u rows", kernel, (unsigned long long)rows,
          (unsigned long long)map.columns, map.box_rows);
   }
-  const cuuint64_t sizes[2] = {map.columns, map.rows};
+  const cuuint64_t sizes[2] = {map.columns, rows};
   const cuuint64_t strides[1] = {row_bytes};
   const cuuint32_t box[2] = {kBoxRowBytes / element_bytes, map.box_rows};
   const cuuint32_t steps[2] = {1, 1};

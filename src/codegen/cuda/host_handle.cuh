@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <new>
@@ -115,17 +116,22 @@ int call(void* opaque, Work work) {
 
 // ---------------------------------------------------------------- memory
 
-/** Checks that `bytes` bytes from `address + offset` on lie in one allocation. The handle is locked. */
-inline void check_memory(const Handle& handle, uint64_t address, uint64_t offset, uint64_t bytes, const char* what) {
+/** Bytes from `address` to the end of its allocation. The handle is locked. */
+inline uint64_t bytes_from(const Handle& handle, uint64_t address, const char* what) {
   auto after = handle.memory.upper_bound(address);
   if (after == handle.memory.begin()) fail(MOEC_BAD_ARGUMENT, "%s: 0x%llx is no device memory of this library", what, (unsigned long long)address);
   --after;
   const uint64_t inside = address - after->first;
-  const uint64_t size = after->second;
-  if (inside >= size) fail(MOEC_BAD_ARGUMENT, "%s: 0x%llx is no device memory of this library", what, (unsigned long long)address);
-  if (offset > size - inside || bytes > size - inside - offset) {
-    fail(MOEC_BAD_ARGUMENT, "%s: %llu bytes from byte %llu on reach beyond an allocation of %llu", what, (unsigned long long)bytes,
-         (unsigned long long)(inside + offset), (unsigned long long)size);
+  if (inside >= after->second) fail(MOEC_BAD_ARGUMENT, "%s: 0x%llx is no device memory of this library", what, (unsigned long long)address);
+  return after->second - inside;
+}
+
+/** Checks that `bytes` bytes from `address + offset` on lie in one allocation. The handle is locked. */
+inline void check_memory(const Handle& handle, uint64_t address, uint64_t offset, uint64_t bytes, const char* what) {
+  const uint64_t left = bytes_from(handle, address, what);
+  if (offset > left || bytes > left - offset) {
+    fail(MOEC_BAD_ARGUMENT, "%s: %llu bytes from byte %llu on reach beyond the %llu bytes there are", what, (unsigned long long)bytes,
+         (unsigned long long)offset, (unsigned long long)left);
   }
 }
 

@@ -19,7 +19,7 @@
 //   #include "host.cuh"
 //
 // MOEC_KERNEL(function, its name in the manifest, threads per block, bytes of dynamic shared memory, tensor maps ...)
-// MOEC_MAP(argument that the map views, rows, columns, rows of a box, MOEC_F16 | MOEC_BF16)
+// MOEC_MAP(argument that the map views, rows (0: as many as its memory holds), columns, rows of a box, MOEC_F16 | MOEC_BF16)
 //
 // A kernel's parameters are pointers to device memory, then its tensor maps in the order of the row.
 #pragma once
@@ -44,6 +44,7 @@ struct MoecTensorMap {
   /** Index of the kernel's argument that holds the matrix. */
   uint32_t argument;
   uint32_t box_rows;
+  /** 0: as many as the memory from the argument on holds. */
   uint64_t rows;
   uint64_t columns;
   MoecElement element;

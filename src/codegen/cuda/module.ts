@@ -48,7 +48,7 @@ function row({ kernel }: ModuleKernel): string {
     const argument = params.findIndex((p) => p.name === m.param);
     const elem = params[argument]?.elem;
     if (elem !== 'f16' && elem !== 'bf16') throw new Error(`${name}: the tensor map ${m.name} views ${m.param}, which is no matrix of 16-bit elements`);
-    return `, MOEC_MAP(${argument}, ${m.rows}, ${m.cols}, ${m.boxRows}, MOEC_${elem.toUpperCase()})`;
+    return `, MOEC_MAP(${argument}, ${m.rows ?? 0}, ${m.cols}, ${m.boxRows}, MOEC_${elem.toUpperCase()})`;
   });
   return `  MOEC_KERNEL(${name}, "${name}", ${block}, ${launchBytes(kernel)}${maps.join('')})`;
 }

@@ -119,7 +119,12 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
   const compute = (bm: number, tm: number, name: string): readonly Stmt[] => {
     const tile: Tile = { name, rows: bm, cols: s.bn, count: p.products };
     const access = (row: Expr, col: Expr): Expr => b.add(b.mul(row, b.u32(depth)), b.div(col, b.u32(lanes)));
-    const a = b.view(x, (r, kk) => access(headRow(r), kk), bm === 1 ? undefined : (r) => b.lt(b.add(row0, r), rows));
+    const a = b.view(
+      x,
+      (r, kk) => access(headRow(r), kk),
+      bm === 1 ? undefined : (r) => b.lt(b.add(row0, r), rows),
+      byHead ? undefined : { first: row0 },
+    );
     const operand = (product: number): View => b.view(
       weight,
       (c, kk) => access(b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0, c), kk),

@@ -26,7 +26,8 @@ interface TileRows {
   readonly side: Side;
   /** Rows in use; fewer than the tile has where the expert's rows end. */
   readonly rows: Expr;
-  /** Row of x, and of the result, of row r of the tile. */
+  /** Row of x, and of the result, of row r of the tile; `firstX` where the rows of x lie one after another. */
+  readonly firstX: Expr | undefined;
   xRow(r: Expr): Expr;
   yRow(r: Expr): Expr;
   /** Expert among those of the bound buffer, and among all. */
@@ -98,6 +99,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
       name: 'shared_acc',
       side: shared,
       rows: b.sub(b.scalar('T'), row0),
+      firstX: row0,
       xRow: (r) => b.add(row0, r),
       yRow: (r) => b.add(row0, r),
       local: b.u32(0),
@@ -126,6 +128,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
       expert,
       banks: Math.min(p.segmentRows ?? p.experts, p.experts),
       y,
+      firstX: p.gather ? undefined : row0,
       xRow: (r) => (p.gather ? b.div(slotOf(r), b.u32(p.slots)) : b.add(row0, r)),
       yRow: (r) => b.add(row0, r),
       weight: (r) => (routeWeights === undefined ? undefined : b.load(routeWeights, slotOf(r))),
@@ -159,7 +162,7 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
   const exists = (c: Expr): Expr => b.lt(b.add(col0, c), b.u32(side.n));
   const access = (kk: Expr): Expr => b.div(kk, b.u32(side.lanes));
   const inRows = (r: Expr): Expr => b.lt(r, t.rows);
-  const a = b.view(side.x, (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.depth)), access(kk)), inRows);
+  const a = b.view(side.x, (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.depth)), access(kk)), inRows, t.firstX === undefined ? undefined : { first: t.firstX });
   const rows = count * side.n;
   const banks = Array.from({ length: count }, (_, i) =>
     b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined, {

@@ -46,7 +46,7 @@ int main(int argc, char** argv) {
   const MoecKernel& k = moec_part0[0];
   if (arguments.size() != k.arguments) { fprintf(stderr, "%zu buffers for %u arguments\\n", arguments.size(), k.arguments); return 7; }
   CUtensorMap maps[MOEC_MAX_MAPS];
-  for (uint32_t i = 0; i < k.map_count; i++) encode(&maps[i], k.maps[i], arguments[k.maps[i].argument]);
+  for (uint32_t i = 0; i < k.map_count; i++) encode(&maps[i], k.maps[i], arguments[k.maps[i].argument], memory[k.maps[i].argument].size());
   MoecLaunch launch{dim3(atoi(argv[3]), atoi(argv[4]), atoi(argv[5])), k.block, k.shared, nullptr, arguments.data(), maps};
   if (k.prepare(k.shared) != cudaSuccess) return 6;
   k.launch(launch);
@@ -61,11 +61,11 @@ int main(int argc, char** argv) {
 `;
 
 const ENCODE = `
-static void encode(CUtensorMap* map, const MoecTensorMap& m, uint64_t at) {
+static void encode(CUtensorMap* map, const MoecTensorMap& m, uint64_t at, uint64_t bytes) {
   void* entry = nullptr;
   cudaDriverEntryPointQueryResult found;
   cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found);
-  const cuuint64_t dims[2] = {m.columns, m.rows}, strides[1] = {m.columns * 2};
+  const cuuint64_t dims[2] = {m.columns, m.rows == 0 ? bytes / (m.columns * 2) : m.rows}, strides[1] = {m.columns * 2};
   const cuuint32_t box[2] = {64, m.box_rows}, steps[2] = {1, 1};
   auto encode_tiled = reinterpret_cast<CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
     const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill)>(entry);
@@ -79,7 +79,7 @@ function rowOf(kernel: Kernel): string {
   const maps = (kernel.tensorMaps ?? []).map((m) => {
     const at = kernel.params.findIndex((p) => p.name === m.param);
     const elem = kernel.params[at]?.elem === 'f16' ? 'MOEC_F16' : 'MOEC_BF16';
-    return `MOEC_MAP(${at}, ${m.rows}, ${m.cols}, ${m.boxRows}, ${elem})`;
+    return `MOEC_MAP(${at}, ${m.rows ?? 0}, ${m.cols}, ${m.boxRows}, ${elem})`;
   });
   return `MOEC_PART(0, MOEC_KERNEL(${[kernel.name, `"${kernel.name}"`, kernel.block, launchBytes(kernel), ...maps].join(', ')}))`;
 }
@@ -89,7 +89,7 @@ export function buildEmulated(kernel: Kernel, change: (text: string) => string =
   const hopper = (kernel.tensorMaps ?? []).length > 0;
   const text = change(emitCuda(kernel)).replace('#pragma once', '');
   const defines = hopper ? '#define MOEC_HOPPER 1\n' : '';
-  const source = `${defines}#include "prelude.cuh"\n#include "kernel_table.cuh"\n${text}\n${rowOf(kernel)}\n${hopper ? ENCODE : 'static void encode(CUtensorMap*, const MoecTensorMap&, uint64_t) {}'}\n${MAIN}`;
+  const source = `${defines}#include "prelude.cuh"\n#include "kernel_table.cuh"\n${text}\n${rowOf(kernel)}\n${hopper ? ENCODE : 'static void encode(CUtensorMap*, const MoecTensorMap&, uint64_t, uint64_t) {}'}\n${MAIN}`;
   const sources = execFileSync('sh', ['-c', 'cat *.h *.cuh'], { cwd: SOURCES, maxBuffer: 1 << 26 }).toString();
   const path = join(CACHE, sha256(source + sources).slice(0, 24));
   if (existsSync(path)) return path;

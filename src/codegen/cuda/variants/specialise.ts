@@ -6,14 +6,14 @@
  * Tile level → simt level: what comes out has no tile statements left.
  */
 import * as b from '../../../ir/kernel/build.ts';
-import type { Kernel, Stmt, StmtOf, TensorMap, Tile } from '../../../ir/kernel/types.ts';
+import type { Kernel, Stmt, StmtOf, TensorMap, Tile, View } from '../../../ir/kernel/types.ts';
 import { writtenNames } from '../../../ir/kernel/uniformity.ts';
 import { assertValid } from '../../../ir/kernel/verify.ts';
 import { exprsOf, mapStmts, someExpr, walkStmts } from '../../../ir/kernel/walk.ts';
 import { freshNames } from '../../../passes/kernel/fresh.ts';
 import type { Fresh } from '../../../passes/kernel/fresh.ts';
 import { Consumer, emptyArrivals } from './consumer.ts';
-import { FULL_ARRIVALS, Producer } from './producer.ts';
+import { Producer, type RowSource, fullArrivals } from './producer.ts';
 import { CHUNK, type HalfElem, isHalf } from './ring.ts';
 import { DEPTH, GROUP_ROWS, type Stages, WARPGROUP, makeStages } from './stages.ts';
 
@@ -45,27 +45,31 @@ export function specialise(kernel: Kernel): Kernel {
 
   const fresh = freshNames(kernel);
   const stages = makeStages(schedule.stages, schedule.consumers, tile.rows, tile.count * tile.cols, fresh);
-  const maps = tensorMaps(loops, fresh, fail);
+  // One way for all main loops: `full` counts the same arrivals every time.
+  const source: RowSource = loops.every((s) => s.a.matrix !== undefined) ? 'boxes' : 'copies';
+  const maps = tensorMaps(loops, source, fresh, fail);
   const registers = REGISTERS[schedule.consumers];
+  const take = (op: 'dec' | 'inc', count: number | undefined): readonly Stmt[] =>
+    count === undefined ? [] : [b.machine(`setmaxnreg_${op}`, b.immediate(count))];
   const body = [
     ...[stages.x, stages.weights, stages.full, stages.empty].map(b.alloc),
-    b.if_(b.eq(b.thread, U(0)), begin(stages, [...maps.values()], fresh)),
+    b.if_(b.eq(b.thread, U(0)), begin(stages, source, [...maps.values()], fresh)),
     b.barrier(),
     b.if_(
       b.lt(b.thread, U(WARPGROUP)),
-      [...(registers === undefined ? [] : [b.machine('setmaxnreg_dec', b.immediate(registers.producer))]), ...load(kernel, stages, maps, fresh)],
-      [...(registers === undefined ? [] : [b.machine('setmaxnreg_inc', b.immediate(registers.consumer))]), ...multiply(kernel, stages, elem, fresh)],
+      [...take('dec', registers?.producer), ...load(kernel, new Producer(stages, source, fresh), maps)],
+      [...take('inc', registers?.consumer), ...multiply(kernel, new Consumer(stages, fresh), elem)],
     ),
   ];
   return { ...kernel, body, tensorMaps: [...maps.values()] };
 }
 
 /** Barriers are made by one thread, before the block's one barrier. */
-function begin(stages: Stages, maps: readonly TensorMap[], fresh: Fresh): readonly Stmt[] {
+function begin(stages: Stages, source: RowSource, maps: readonly TensorMap[], fresh: Fresh): readonly Stmt[] {
   return [
     ...maps.map((m) => b.machine('tma_prefetch', b.map(m.name))),
     b.for_(fresh('stage'), U(0), U(stages.count), 1, (stage) => [
-      b.machine('mbarrier_init', b.address(stages.full, stage), b.value(U(FULL_ARRIVALS))),
+      b.machine('mbarrier_init', b.address(stages.full, stage), b.value(U(fullArrivals(source)))),
       b.machine('mbarrier_init', b.address(stages.empty, stage), b.value(U(emptyArrivals(stages.consumers)))),
     ], true),
     b.machine('mbarrier_init_fence'),
@@ -73,26 +77,28 @@ function begin(stages: Stages, maps: readonly TensorMap[], fresh: Fresh): readon
 }
 
 /** The body as the loading warpgroup runs it. Names that only stores wanted fall away later. */
-function load(kernel: Kernel, stages: Stages, maps: ReadonlyMap<string, TensorMap>, fresh: Fresh): readonly Stmt[] {
-  const producer = new Producer(stages, fresh);
-  const body = mapStmts(kernel.body, (s) => {
+function load(kernel: Kernel, producer: Producer, maps: ReadonlyMap<string, TensorMap>): readonly Stmt[] {
+  const mapOf = ({ buf }: View): TensorMap => {
+    const map = maps.get(buf.name);
+    if (map === undefined) throw new Error(`kernel ${kernel.name}: no tensor map of ${buf.name}`);
+    return map;
+  };
+  return producer.role(mapStmts(kernel.body, (s) => {
     switch (s.k) {
       case 'tile.alloc':
       case 'tile.map':
       case 'store':
         return [];
       case 'tile.mainloop':
-        return producer.mainloop(s, s.b.flatMap((v) => maps.get(v.buf.name) ?? []));
+        return producer.mainloop(s, mapOf);
       default:
         return [s];
     }
-  });
-  return [...producer.declare, ...body, ...producer.end()];
+  }));
 }
 
 /** The body as the multiplying warpgroups run it. */
-function multiply(kernel: Kernel, stages: Stages, elem: HalfElem, fresh: Fresh): readonly Stmt[] {
-  const consumer = new Consumer(stages, fresh);
+function multiply(kernel: Kernel, consumer: Consumer, elem: HalfElem): readonly Stmt[] {
   const body = mapStmts(kernel.body, (s) => {
     switch (s.k) {
       case 'tile.alloc':
@@ -108,17 +114,19 @@ function multiply(kernel: Kernel, stages: Stages, elem: HalfElem, fresh: Fresh):
   return [...consumer.declare, ...body];
 }
 
-/** One map for each buffer of weights. */
-function tensorMaps(loops: readonly Mainloop[], fresh: Fresh, fail: (why: string) => never): ReadonlyMap<string, TensorMap> {
+/** One map for each buffer that boxes are copied of. */
+function tensorMaps(loops: readonly Mainloop[], source: RowSource, fresh: Fresh, fail: (why: string) => never): ReadonlyMap<string, TensorMap> {
   const maps = new Map<string, TensorMap>();
+  const add = ({ buf, matrix }: View, cols: number, boxRows: number): void => {
+    if (matrix === undefined) return fail(`the rows of ${buf.name} do not lie one after another, so no box of them can be copied`);
+    const shape = { param: buf.name, cols, boxRows, ...(matrix.rows === undefined ? {} : { rows: matrix.rows }) };
+    const known = maps.get(buf.name);
+    if (known === undefined) maps.set(buf.name, { name: fresh(`${buf.name}_map`), ...shape });
+    else if (known.rows !== shape.rows || known.cols !== cols || known.boxRows !== boxRows) fail(`${buf.name} is used as matrices of different shapes`);
+  };
   for (const s of loops) {
-    for (const { buf, matrix } of s.b) {
-      if (matrix === undefined) return fail(`the rows of ${buf.name} do not lie one after another, so no box of them can be copied`);
-      const shape = { param: buf.name, rows: matrix.rows, cols: s.depth, boxRows: s.tile.cols };
-      const known = maps.get(buf.name);
-      if (known === undefined) maps.set(buf.name, { name: fresh(`${buf.name}_map`), ...shape });
-      else if (known.rows !== shape.rows || known.cols !== shape.cols) fail(`${buf.name} is used as matrices of different shapes`);
-    }
+    if (source === 'boxes') add(s.a, s.depth, s.tile.rows);
+    for (const v of s.b) add(v, s.depth, s.tile.cols);
   }
   return maps;
 }
@@ -147,12 +155,15 @@ function wantLoops(
   return { tile, schedule, elem };
 }
 
-/** A role runs without the other's statements: nothing may pass from thread to thread but through the ring. */
+/** What roles can run beside each other: nothing that passes from thread to thread but through the ring. */
+const ALLOWED: ReadonlySet<Stmt['k']> = new Set<Stmt['k']>([
+  'let', 'var', 'assign', 'for', 'if', 'note', 'store', 'tile.alloc', 'tile.mainloop', 'tile.map',
+]);
+
 function wantRoles(kernel: Kernel, fail: (why: string) => never): void {
   const written = writtenNames(kernel.body);
   for (const s of walkStmts(kernel.body)) {
-    if (s.k === 'barrier' || s.k === 'tile.reduce' || s.k === 'atomic' || s.k === 'machine') fail(`${s.k} beside a main loop of wgmma`);
-    if (s.k === 'alloc' && s.buf.scope === 'shared') fail(`shared buffer ${s.buf.name} beside a main loop of wgmma`);
+    if (!ALLOWED.has(s.k)) fail(`${s.k} beside a main loop of wgmma`);
     if (s.k === 'tile.mainloop' && [s.a, ...s.b].some((v) => written.has(v.buf.name))) fail('a main loop of wgmma reads what the kernel writes');
     for (const e of exprsOf(s)) {
       if (someExpr(e, (x) => x.k === 'load' && written.has(x.buf.name))) fail('what a kernel of wgmma writes it cannot read');

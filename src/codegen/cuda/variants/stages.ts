@@ -92,5 +92,6 @@ export function position(s: Stages, first: 0 | 1, fresh: Fresh): Position {
 /** The stage that lies `back` (less than all of them) before `stage`. */
 export const stageBefore = (s: Stages, stage: Expr, back: Expr): Expr => b.mod(b.add(stage, b.sub(U(s.count), back)), U(s.count));
 
+/** Waits until the phase of the barrier at the role's stage is over. */
 export const wait = (barrier: Buffer, at: Position): Stmt => b.machine('mbarrier_wait', b.address(barrier, at.stage), b.value(at.parity));
 export const arrive = (barrier: Buffer, stage: Expr): Stmt => b.machine('mbarrier_arrive', b.address(barrier, stage));
