@@ -22,7 +22,7 @@ async function facts(): Promise<CudaFacts> {
   try {
     cuda = koffi.load('libcuda.so.1');
   } catch (error) {
-    return { driver: { ok: false, text: messageOf(error) }, devices: [] };
+    return { driver: { ok: false, text: `no libcuda.so.1 (${messageOf(error)})` }, devices: [] };
   }
   const call = (definition: string, ...args: unknown[]): number => {
     const code = cuda.func(definition)(...args);

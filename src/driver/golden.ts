@@ -82,17 +82,20 @@ const expertsOf = (spec: Spec): number => {
   return moe?.kind === 'moe' ? moe.experts : 0;
 };
 
-/** Where rows of a program are rounded to 16 bits, before tensor cores or in memory: eps 2^-12 and 2^-9, some roundings one after another. */
+/** Of one FFN whose rows are rounded to 16 bits, before tensor cores or in memory: eps 2^-12 and 2^-9, some roundings one after another. */
 const ROUNDED_GATES = { f16: { nmse: 5e-7, rowNmse: 2e-6 }, bf16: { nmse: 3e-5, rowNmse: 6e-5 } } as const;
 
-/** What results of a program may be off by: as its kernels round. */
-export function gateOf({ kernels }: KernelTable): Deviation {
+/** What results of a program may be off by, as its kernels round. Roundings of one block after another add up: an attention and an FFN a layer. */
+export function gateOf(spec: Spec, { kernels }: KernelTable): Deviation {
   const rounded = new Set<string>();
   for (const { source, variants } of kernels) {
     for (const p of variants[0]?.kernel.params ?? []) if (p.access !== 'read') rounded.add(p.elem);
     for (const s of walkStmts(source.body)) if (s.k === 'tile.mainloop' && s.schedule.variant !== 'fma') rounded.add(s.b[0]?.buf.elem ?? 'f32');
   }
-  return rounded.has('bf16') ? ROUNDED_GATES.bf16 : rounded.has('f16') ? ROUNDED_GATES.f16 : F32_GATE;
+  const gate = rounded.has('bf16') ? ROUNDED_GATES.bf16 : rounded.has('f16') ? ROUNDED_GATES.f16 : undefined;
+  if (gate === undefined) return F32_GATE;
+  const blocks = spec.kind === 'model' ? 2 * spec.layers.length : 1;
+  return { nmse: gate.nmse * blocks, rowNmse: gate.rowNmse * blocks };
 }
 
 /** The bytes of golden.bin for a spec small enough to run here. */

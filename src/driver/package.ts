@@ -25,10 +25,10 @@ export interface PackageSources {
 export function buildPackage(spec: Spec, options: CompileOptions, { runtime, cuda }: PackageSources): BuiltPackage {
   const compiled = compileSpec(spec, options);
   const own = { manifest: compiled.manifest, kernels: compiled.texts, runtime, cuda };
-  if (!needsTwin(spec)) return { compiled, twin: false, files: emitPackage({ ...own, golden: goldenVectors(spec, compiled.graphs, gateOf(compiled.kernels)) }) };
+  if (!needsTwin(spec)) return { compiled, twin: false, files: emitPackage({ ...own, golden: goldenVectors(spec, compiled.graphs, gateOf(spec, compiled.kernels)) }) };
   const small = twinOf(spec);
   const twin = compileSpec(small, options);
-  const golden = goldenVectors(small, twin.graphs, gateOf(twin.kernels));
+  const golden = goldenVectors(small, twin.graphs, gateOf(small, twin.kernels));
   return { compiled, twin: true, files: emitPackage({ ...own, golden, twin: { manifest: twin.manifest, kernels: twin.texts } }) };
 }
 

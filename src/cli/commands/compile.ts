@@ -69,7 +69,10 @@ function tell(io: Io, packages: readonly Facts[], libraries: BuiltLibraries | un
   }
   for (const f of packages) io.say(`${f.out}: ${f.kernels} kernels, ${f.files} files, ${shortBytes(f.bytes)}; weights on the device ${shortBytes(f.weightBytes)}; ${milliseconds} ms`);
   for (const line of libraries?.lines ?? []) io.say(line);
-  for (const f of packages) io.say(`next: moec verify ${f.out}${f.target === 'cuda' && libraries?.emulated === true ? ' --emulate' : ''}`);
+  for (const { target, out } of packages) {
+    const isMissing = target === 'cuda' && (libraries === undefined || libraries.built.length === 0);
+    io.say(`next: ${isMissing ? `node ${join(out, 'cuda', 'build.js')}, then ` : ''}moec verify ${out}${target === 'cuda' && libraries?.emulated === true ? ' --emulate' : ''}`);
+  }
 }
 
 export async function run(args: readonly string[], options: Options): Promise<number> {
