@@ -138,7 +138,8 @@ const disposing = <R extends { close(): Promise<void> }>(running: R, backend: Ba
   },
 });
 
-function deviceBench(
+/** A device behind the face of a bench. @param open the device for a compiled spec */
+export function deviceBench(
   name: string,
   gate: Deviation,
   weightGate: number,
