@@ -1,10 +1,12 @@
 /**
  * Tiles for tensor cores: the default schedule of a product whose rows come in tiles of `bm`, or nothing where the device or
- * the operands allow none. Of the legal ones, the first that the list names: widest first.
+ * the operands allow none. Warpgroups where the rows fill them, else single warps.
  */
 import type { Capabilities } from '../target/types.ts';
 import { kernelSharedBytes, legalTile } from './schedule.ts';
-import type { MmaTile, TileSchedule, TileShape } from './schedule.ts';
+import type { MmaTile, TileSchedule, TileShape, WgmmaTile } from './schedule.ts';
+
+// ---------------------------------------------------------------- single warps: of the legal tiles the first that the list names, widest first
 
 const STAGES = [4, 3, 2] as const;
 const DEPTHS = [64, 32] as const;
@@ -25,9 +27,8 @@ function* candidates(bm: number, n: number, count: number): Generator<MmaTile> {
   }
 }
 
-/** @param n columns of the widest result @param shapes of all main loops of the kernel */
-export function matrixTile(bm: number, n: number, shapes: readonly TileShape[], caps: Capabilities): TileSchedule | undefined {
-  if (caps.matrix.length === 0 || bm % 16 !== 0) return undefined;
+function warpTile(bm: number, n: number, shapes: readonly TileShape[], caps: Capabilities): MmaTile | undefined {
+  if (bm % 16 !== 0) return undefined;
   const count = Math.max(...shapes.map((s) => s.count));
   const deepest = Math.max(...shapes.map((s) => s.k));
   const legal = [...candidates(bm, n, count)].filter(
@@ -36,3 +37,38 @@ export function matrixTile(bm: number, n: number, shapes: readonly TileShape[], 
   const bytes = caps.maxSharedBytes / BLOCKS_A_PROCESSOR;
   return legal.find((s) => kernelSharedBytes(s, shapes) <= bytes) ?? legal.find((s) => kernelSharedBytes(s, shapes) <= caps.maxSharedBytes);
 }
+
+// ---------------------------------------------------------------- warpgroups: the width that keeps the processors busiest, stages as many as fit
+
+const GROUP_ROWS = 64;
+const GROUP_WIDTHS = [256, 192, 128, 96, 64, 32] as const;
+const GROUP_STAGES = [8, 7, 6, 5, 4, 3, 2] as const;
+/** Columns whose products take as long as what a tile does once. */
+const TILE_COLUMNS = 32;
+
+function groupTile(bm: number, n: number, rowTiles: number, shapes: readonly TileShape[], caps: Capabilities): WgmmaTile | undefined {
+  const { multiprocessors } = caps;
+  if (!caps.matrix.includes('wgmma') || multiprocessors === undefined || bm % GROUP_ROWS !== 0) return undefined;
+  const count = Math.max(...shapes.map((s) => s.count));
+  // Every processor has one block: all of them are done when the one with most tiles is.
+  const time = (bn: number): number => Math.ceil((rowTiles * Math.ceil(n / bn)) / multiprocessors) * (count * bn + TILE_COLUMNS);
+  const fits = (s: WgmmaTile): boolean =>
+    shapes.every((shape) => legalTile(s, shape, caps).ok) && kernelSharedBytes(s, shapes) <= caps.maxSharedBytes;
+  return GROUP_WIDTHS.filter((bn) => bn < n + 32)
+    .toSorted((a, b) => time(a) - time(b))
+    .flatMap((bn) => GROUP_STAGES.map((stages): WgmmaTile => ({ variant: 'wgmma', bm, bn, bk: 64, consumers: bm / GROUP_ROWS, stages })))
+    .find(fits);
+}
+
+export interface MatrixShape {
+  /** Rows of a tile, and how many tiles of rows a call is likely to have. */
+  readonly bm: number;
+  readonly rowTiles: number;
+  /** Columns of the widest result. */
+  readonly n: number;
+  /** Of all main loops of the kernel. */
+  readonly loops: readonly TileShape[];
+}
+
+export const matrixTile = ({ bm, rowTiles, n, loops }: MatrixShape, caps: Capabilities): TileSchedule | undefined =>
+  caps.matrix.length === 0 ? undefined : (groupTile(bm, n, rowTiles, loops, caps) ?? warpTile(bm, n, loops, caps));

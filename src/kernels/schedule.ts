@@ -3,6 +3,7 @@
  * This file has those of the grouped products; families with other needs define their record beside themselves.
  */
 import type { MainloopSchedule } from '../ir/kernel/types.ts';
+import { isWgmmaWidth } from '../target/cuda.ts';
 import type { Capabilities, Verdict } from '../target/types.ts';
 
 /** A block computes bm x bn outputs, in slices of depth bk where operands are staged; the variant says by what. */
@@ -53,6 +54,7 @@ const WARP = 32;
 const WARPGROUP = 128;
 /** Rows of one wgmma. */
 const GROUP_ROWS = 64;
+const MAX_CONSUMERS = 2;
 
 export function tileThreads(s: TileSchedule): number {
   switch (s.variant) {
@@ -119,9 +121,11 @@ function legalWgmma(s: WgmmaTile, shape: TileShape, caps: Capabilities): Verdict
   if (!halves.ok) return halves;
   if (s.bk !== 64) return no(`bk ${s.bk}: a row of a slice is 128 bytes, 64 elements`);
   if (s.stages < 2) return no('a ring of one stage');
+  if (s.consumers > MAX_CONSUMERS) return no(`${s.consumers} consumers, registers are shared out to at most ${MAX_CONSUMERS}`);
   if (s.bm !== GROUP_ROWS * s.consumers) return no(`bm ${s.bm} is not ${GROUP_ROWS} rows for each of ${s.consumers} consumers`);
-  if (s.bn % 8 !== 0 || s.bn > 256) return no(`bn ${s.bn} is no multiple of 8 up to 256`);
-  const sums = (shape.count * GROUP_ROWS * s.bn) / WARPGROUP;
+  const width = shape.count * s.bn;
+  if (s.bn % 8 !== 0 || !isWgmmaWidth(width)) return no(`${shape.count} x ${s.bn} columns are no width of wgmma`);
+  const sums = (GROUP_ROWS * width) / WARPGROUP;
   return sums > MAX_FRAGMENT_SUMS ? no(`${sums} sums a thread, at most ${MAX_FRAGMENT_SUMS} stay in registers`) : YES;
 }
 

@@ -33,4 +33,7 @@ export const CUDA_SM90A: Capabilities = {
   multiprocessors: 132,
 };
 
+/** Columns that one wgmma can have, of the instruction's multiples of 8 up to 256 those that the prelude wraps. */
+export const isWgmmaWidth = (columns: number): boolean => columns === 8 || columns === 16 || (columns % 32 === 0 && columns <= 256);
+
 export const CUDA_ARCHITECTURES: readonly Capabilities[] = [CUDA_SM80, CUDA_SM90A];

@@ -36,6 +36,8 @@ export interface MatmulProblem extends Rows, Segmented {
   readonly maxRows?: number;
 }
 
+/** Rows of a call where the problem does not say how many there are at most. */
+const TYPICAL_ROWS = 4096;
 /** Rows up to which a call is served by the matrix-vector form. */
 export const MATVEC_ROWS = 8;
 
@@ -55,8 +57,9 @@ export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSche
 /** Tensor cores where they can be had: tiles as tall as the call is likely to fill. */
 function denseTile(p: MatmulProblem, caps: Capabilities): TileSchedule | undefined {
   const shape = { k: p.k, lanes: lanesFor(p.k), count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' };
-  const rows = p.maxRows === undefined ? 128 : Math.min(128, Math.max(16, powerOfTwo(p.maxRows / 4)));
-  return matrixTile(rows, p.n, [shape], caps);
+  const bm = p.maxRows === undefined ? 128 : Math.min(128, Math.max(16, powerOfTwo(p.maxRows / 4)));
+  const rows = p.maxRows === undefined ? TYPICAL_ROWS : p.maxRows / 2;
+  return matrixTile({ bm, rowTiles: p.heads * Math.ceil(rows / bm), n: p.n, loops: [shape] }, caps);
 }
 
 export interface MatmulParts {
@@ -129,7 +132,11 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined,
       weight,
       (c, kk) => access(b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0, c), kk),
       ragged ? exists : undefined,
-      { first: b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0), rows: heads.most * p.products * columns.most },
+      {
+        first: b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0),
+        // The last segment of a split weight may hold fewer.
+        ...(p.segmentRows === undefined ? { rows: p.heads * p.products * p.n } : {}),
+      },
     );
     const operands = p.products === 2 ? [operand(0), operand(1)] : [operand(0)];
     return [

@@ -167,7 +167,8 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
   const banks = Array.from({ length: count }, (_, i) =>
     b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined, {
       first: b.add(b.mul(t.local, b.u32(rows)), b.u32(i * side.n), col0),
-      rows: t.banks * rows,
+      // The last segment of a split bank may hold fewer.
+      ...(p.segmentRows === undefined ? { rows: t.banks * rows } : {}),
     }),
   );
   return [

@@ -31,7 +31,8 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
     return { matvec: { block, team: 1, cols: Math.max(1, Math.min(2 / epilogueCount(p.epilogue), columns / block)) } };
   }
   const shapes = tileShapes(p);
-  const tensor = matrixTile(p.tileRows, widest(p), shapes, caps);
+  // Calls that fill tiles of this height give most experts one.
+  const tensor = matrixTile({ bm: p.tileRows, rowTiles: p.experts, n: widest(p), loops: shapes }, caps);
   if (tensor !== undefined) return { tile: tensor };
   // 32 sums a thread, whether of one matrix or of two: more of them spill on small register files.
   const most = 8 / epilogueCount(p.epilogue);

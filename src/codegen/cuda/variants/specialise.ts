@@ -12,6 +12,7 @@ import { assertValid } from '../../../ir/kernel/verify.ts';
 import { exprsOf, mapStmts, someExpr, walkStmts } from '../../../ir/kernel/walk.ts';
 import { freshNames } from '../../../passes/kernel/fresh.ts';
 import type { Fresh } from '../../../passes/kernel/fresh.ts';
+import { isWgmmaWidth } from '../../../target/cuda.ts';
 import { Consumer, emptyArrivals } from './consumer.ts';
 import { Producer, type RowSource, fullArrivals } from './producer.ts';
 import { CHUNK, type HalfElem, isHalf } from './ring.ts';
@@ -28,9 +29,6 @@ type Mainloop = StmtOf<'tile.mainloop'>;
 const REGISTERS: Readonly<Record<number, { readonly producer: number; readonly consumer: number }>> = {
   2: { producer: 56, consumer: 224 },
 };
-
-/** Columns that one wgmma can have. */
-const isWidth = (n: number): boolean => n === 8 || n === 16 || (n % 32 === 0 && n <= 256);
 
 /** The same kernel where no main loop asks for wgmma. Throws InvalidKernelError on one that is not well formed, Error on what roles cannot run. */
 export function specialise(kernel: Kernel): Kernel {
@@ -151,7 +149,7 @@ function wantLoops(
   if (bk !== DEPTH || stages < 2) fail(`wgmma wants slices of ${DEPTH} columns and two stages, not ${bk} and ${stages}`);
   if (tile.rows !== GROUP_ROWS * consumers) fail(`${consumers} consumers multiply ${GROUP_ROWS * consumers} rows, the tile has ${tile.rows}`);
   if (block !== WARPGROUP * (consumers + 1)) fail(`${consumers} consumers and a producer in a block of ${block} threads`);
-  if (tile.cols % 8 !== 0 || !isWidth(tile.count * tile.cols)) fail(`no wgmma has ${tile.count} x ${tile.cols} columns`);
+  if (tile.cols % 8 !== 0 || !isWgmmaWidth(tile.count * tile.cols)) fail(`no wgmma has ${tile.count} x ${tile.cols} columns`);
   return { tile, schedule, elem };
 }
 
