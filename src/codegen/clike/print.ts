@@ -160,6 +160,12 @@ function stmt(c: Context, s: Stmt, pad: string): string[] {
     case 'tile.mainloop':
     case 'tile.map':
     case 'tile.reduce':
+    case 'tile.stage':
+    case 'tile.await':
+    case 'tile.product':
+    case 'tile.row':
+    case 'tile.fold':
+    case 'tile.update':
       throw new Error(`${s.k} reached the printer: the kernel passes must expand tile statements first`);
     default:
       return assertNever(s);

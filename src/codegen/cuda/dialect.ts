@@ -44,7 +44,7 @@ function literal(value: number, t: Ty): string {
 const scalarName = (name: ScalarName): string => name.replace('.', '_');
 
 /** Where the function of one float is not the name and an `f`. */
-const FLOAT_CALLS: Readonly<Partial<Record<Fn | 'min' | 'max', string>>> = { abs: 'fabsf', min: 'fminf', max: 'fmaxf' };
+const FLOAT_CALLS: Readonly<Partial<Record<Fn | 'min' | 'max', string>>> = { abs: 'fabsf', exp2: 'moec_exp2', min: 'fminf', max: 'fmaxf' };
 
 function call(fn: Fn | 'min' | 'max', t: Ty, args: readonly string[]): string {
   const list = args.join(', ');
@@ -127,7 +127,7 @@ export const cuda: Dialect = {
   select: (t, cond, a, b) => (t.lanes === 1 ? `(${cond} ? ${a} : ${b})` : `moec_select(${cond}, ${a}, ${b})`),
   subgroup: (op, _t, a, lane) => (lane === undefined ? `moec_warp_${op}(${a})` : `moec_warp_${op}(${a}, ${lane}u)`),
   load(buf, name, index) {
-    const access = `${name}[${index}]`;
+    const access = buf.streamed === true && buf.access === 'read' ? `moec_load_stream(&${name}[${index}])` : `${name}[${index}]`;
     if (!isPacked(buf)) return access;
     return buf.lanes === 1 ? `moec_f32_of_${buf.elem}(${access})` : `moec_unpack_${buf.elem}(${access})`;
   },

@@ -165,6 +165,20 @@ MOEC_INLINE float moec_warp_broadcast(float x, uint32_t lane) { return __shfl_sy
 MOEC_INLINE uint32_t moec_warp_broadcast(uint32_t x, uint32_t lane) { return __shfl_sync(0xffffffffu, x, (int)lane); }
 MOEC_INLINE int32_t moec_warp_broadcast(int32_t x, uint32_t lane) { return __shfl_sync(0xffffffffu, x, (int)lane); }
 
+/** In place over lanes 4 i to 4 i + 3, which hold a row of a fragment: the bits are the same in all four. */
+MOEC_INLINE void moec_quad_add(float* x) {
+  MOEC_UNROLL
+  for (int distance = 1; distance < 4; distance *= 2) *x += __shfl_xor_sync(0xffffffffu, *x, distance);
+}
+MOEC_INLINE void moec_quad_max(float* x) {
+  MOEC_UNROLL
+  for (int distance = 1; distance < 4; distance *= 2) *x = fmaxf(*x, __shfl_xor_sync(0xffffffffu, *x, distance));
+}
+MOEC_INLINE void moec_quad_min(float* x) {
+  MOEC_UNROLL
+  for (int distance = 1; distance < 4; distance *= 2) *x = fminf(*x, __shfl_xor_sync(0xffffffffu, *x, distance));
+}
+
 // ---------------------------------------------------------------- shared memory
 
 /** The 32-bit address in the shared window that instructions take. */

@@ -3,8 +3,8 @@
  * so that emitted kernels read as if written by hand. No builder knows a target.
  */
 import type {
-  BinOp, Buffer, Builtin, Elem, Expr, Fn, Lanes, MachineArg, ReduceOp, ScalarName, Scope, Stmt, SubgroupOp, Tile, Ty, View,
-  MainloopSchedule,
+  BinOp, Block, BlockOperand, Buffer, Builtin, Elem, Expr, Fn, Lanes, MachineArg, ProductRows, ReduceOp, ScalarName, Scope, Stmt, SubgroupOp,
+  Tile, Ty, View, MainloopSchedule,
 } from './types.ts';
 
 export const ty = (elem: Elem, lanes: Lanes = 1): Ty => ({ elem, lanes });
@@ -106,6 +106,7 @@ export const ceilDiv = (a: Expr, b: Expr): Expr => div(add(a, sub(b, u32(1))), b
 
 const call = (fn: Fn, t: Ty, ...args: Expr[]): Expr => ({ k: 'call', ty: t, fn, args });
 export const exp = (a: Expr): Expr => call('exp', a.ty, a);
+export const exp2 = (a: Expr): Expr => call('exp2', a.ty, a);
 export const log = (a: Expr): Expr => call('log', a.ty, a);
 export const sqrt = (a: Expr): Expr => call('sqrt', a.ty, a);
 export const rsqrt = (a: Expr): Expr => call('rsqrt', a.ty, a);
@@ -183,7 +184,7 @@ export const mainloop = (tile: Tile, a: View, b: readonly View[], depth: number,
 });
 
 export function tileMap(tile: Tile, body: (row: Expr, col: Expr, values: readonly Expr[]) => readonly Stmt[], lanes: 1 | 2 = 1): Stmt {
-  const values = Array.from({ length: tile.count }, (_, i) => `v${i}`);
+  const values = valueNames(tile);
   return {
     k: 'tile.map', tile, row: 'r', col: 'c', lanes, values,
     body: body(variable('r'), variable('c'), values.map((v) => variable(v, ty('f32', lanes)))),
@@ -191,6 +192,35 @@ export function tileMap(tile: Tile, body: (row: Expr, col: Expr, values: readonl
 }
 
 export const reduce = (name: string, op: ReduceOp, value: Expr): Stmt => ({ k: 'tile.reduce', name, op, value });
+
+// ---------------------------------------------------------------- products of blocks, values of rows
+
+export const stage = (block: Block, v: View): Stmt => ({ k: 'tile.stage', block, view: v });
+
+export const product = (tile: Tile, a: Block | Tile, b: readonly BlockOperand[], schedule: MainloopSchedule): Stmt => {
+  const rows: ProductRows = 'variant' in a ? { k: 'block', block: a } : { k: 'tile', tile: a };
+  return { k: 'tile.product', tile, a: rows, b, schedule };
+};
+
+const valueNames = (tile: Tile): readonly string[] => Array.from({ length: tile.count }, (_, i) => `v${i}`);
+const valuesOf = (tile: Tile): readonly Expr[] => valueNames(tile).map((v) => variable(v, F32));
+
+/** Binds the row value `name`. */
+export const row = (tile: Tile, name: string, value: (row: Expr) => Expr): Stmt => ({
+  k: 'tile.row', name, tile, row: 'r', value: value(variable('r')), assign: false,
+});
+
+export const assignRow = (tile: Tile, name: string, value: (row: Expr) => Expr): Stmt => ({
+  k: 'tile.row', name, tile, row: 'r', value: value(variable('r')), assign: true,
+});
+
+export const fold = (tile: Tile, name: string, op: ReduceOp, of: (row: Expr, col: Expr, values: readonly Expr[]) => Expr): Stmt => ({
+  k: 'tile.fold', name, op, tile, row: 'r', col: 'c', values: valueNames(tile), value: of(variable('r'), variable('c'), valuesOf(tile)),
+});
+
+export const update = (tile: Tile, to: (row: Expr, col: Expr, values: readonly Expr[]) => readonly Expr[]): Stmt => ({
+  k: 'tile.update', tile, row: 'r', col: 'c', values: valueNames(tile), to: to(variable('r'), variable('c'), valuesOf(tile)),
+});
 
 // ---------------------------------------------------------------- instructions of one machine
 

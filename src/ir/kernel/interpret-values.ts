@@ -100,6 +100,7 @@ export function binary(op: BinOp, elem: Elem): Binary | undefined {
 
 export const FUNCTIONS: Readonly<Record<Exclude<Fn, 'fma' | 'pack.f16' | 'pack.bf16'>, Unary>> = {
   exp: Math.exp,
+  exp2: (a) => 2 ** a,
   log: Math.log,
   sqrt: Math.sqrt,
   rsqrt: (a) => 1 / Math.sqrt(a),

@@ -200,6 +200,12 @@ class Interpreter implements Machine {
       case 'tile.mainloop':
       case 'tile.map':
       case 'tile.reduce':
+      case 'tile.stage':
+      case 'tile.await':
+      case 'tile.product':
+      case 'tile.row':
+      case 'tile.fold':
+      case 'tile.update':
         throw new Error(`${this.#kernel.name}: ${s.k} reached the interpreter: the kernel passes must expand tile statements first`);
       default:
         return assertNever(s);

@@ -1,6 +1,6 @@
 /** Readable text of kernel IR, of both levels. For people, snapshots and fault messages; it is not read back. */
 import { assertNever } from '../../base/assert-never.ts';
-import type { Buffer, Expr, Kernel, MachineArg, MainloopSchedule, Stmt, Tile, Ty, View } from './types.ts';
+import type { Block, BlockOperand, Buffer, Expr, Kernel, MachineArg, MainloopSchedule, Stmt, Tile, Ty, View } from './types.ts';
 
 export const printTy = (t: Ty): string => (t.lanes === 1 ? t.elem : `${t.elem}x${t.lanes}`);
 
@@ -73,6 +73,9 @@ function printArg(a: MachineArg): string {
   }
 }
 
+const printBlock = (x: Block): string => `${x.name}[${x.rows}, ${x.cols}]`;
+const printOperand = (x: BlockOperand): string => `${x.block.name}${x.transposed ? ' transposed' : ''}`;
+
 /** The first line of a statement; nested bodies are left out. */
 export function printHead(s: Stmt): string {
   switch (s.k) {
@@ -109,6 +112,20 @@ export function printHead(s: Stmt): string {
       return `machine ${s.op}(${s.args.map(printArg).join(', ')})`;
     case 'tile.reduce':
       return `let ${s.name}: ${printTy(s.value.ty)} = tile.reduce.${s.op} ${printExpr(s.value)}`;
+    case 'tile.stage':
+      return `tile.stage ${printBlock(s.block)} = ${printView(s.view)} {${s.block.variant} ${s.block.elem}}`;
+    case 'tile.await':
+      return 'tile.await';
+    case 'tile.product': {
+      const a = s.a.k === 'block' ? s.a.block.name : printTile(s.a.tile);
+      return `tile.product ${s.tile.name} += ${[a, ...s.b.map(printOperand)].join(' ; ')} {${printSchedule(s.schedule)}}`;
+    }
+    case 'tile.row':
+      return `tile.row ${s.tile.name} (${s.row}) ${s.assign ? '' : 'let '}${s.name} = ${printExpr(s.value)}`;
+    case 'tile.fold':
+      return `tile.fold ${s.tile.name} (${[s.row, s.col, ...s.values].join(', ')}) let ${s.name} = ${s.op} ${printExpr(s.value)}`;
+    case 'tile.update':
+      return `tile.update ${s.tile.name} (${[s.row, s.col, ...s.values].join(', ')}) = ${s.to.map(printExpr).join(', ')}`;
     default:
       return assertNever(s);
   }

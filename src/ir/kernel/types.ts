@@ -31,6 +31,8 @@ export interface Buffer {
   readonly atomic?: boolean;
   /** Global only: derived by the pass `infer-access`. */
   readonly access?: Access;
+  /** Global only: read once a call, so that caches near the threads need not keep it. A hint. */
+  readonly streamed?: true;
   /** Shared only: the variant that allocates it orders its accesses itself; no barrier is derived for it. */
   readonly managed?: true;
   /** Shared only: alignment in bytes where it must be more than that of its accesses. */
@@ -47,7 +49,7 @@ export type UnOp = 'neg' | 'not';
  * `fma(a, b, c)` = a · b + c; `pack.f16(a, b)` and `pack.bf16(a, b)` round two f32 to nearest even into one u32, a in its low
  * half; the others take one argument.
  */
-export type Fn = 'exp' | 'log' | 'sqrt' | 'rsqrt' | 'abs' | 'floor' | 'fma' | 'pack.f16' | 'pack.bf16';
+export type Fn = 'exp' | 'exp2' | 'log' | 'sqrt' | 'rsqrt' | 'abs' | 'floor' | 'fma' | 'pack.f16' | 'pack.bf16';
 /** Block and grid coordinates, the thread in its block; lane and subgroup exist only with subgroups. */
 export type Builtin =
   | 'block.x' | 'block.y' | 'block.z'
@@ -94,10 +96,10 @@ export interface View {
   readonly index: Expr;
   readonly guard?: Expr;
   /**
-   * Where the rows lie one after another: `index` = (first + row) · depth / lanes + col / lanes in a matrix of `rows` rows.
-   * Lets hardware copy boxes of it.
+   * Where the rows lie one after another: `index` = (first + row) · depth / lanes + col / lanes in a matrix of `rows` rows, or
+   * of as many as the buffer's memory holds. Lets hardware copy boxes of it, which may reach beyond the rows that `guard` allows.
    */
-  readonly matrix?: { readonly first: Expr; readonly rows: number };
+  readonly matrix?: { readonly first: Expr; readonly rows?: number };
 }
 
 /** Accumulators [count][rows, cols], f32, spread over the threads of a block as the expansion decides. */
@@ -107,6 +109,30 @@ export interface Tile {
   readonly cols: number;
   readonly count: number;
 }
+
+/**
+ * `rows` x `cols` elements of memory, copied into fast memory because products read them again and again. It lies there as the
+ * `variant` that multiplies it wants: in f32 for `fma`, as it is stored (`elem`) for tensor cores.
+ */
+export interface Block {
+  readonly name: string;
+  readonly variant: MainloopSchedule['variant'];
+  readonly elem: 'f32' | 'f16' | 'bf16';
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** Operand b of a product: b(c, k) is block(c, k) or, `transposed`, block(k, c): a depth that runs across the rows of memory. */
+export interface BlockOperand {
+  readonly block: Block;
+  readonly transposed: boolean;
+}
+
+/**
+ * Operand a of a product: a block, or the accumulators of another tile whose rows the same threads hold. A variant that
+ * multiplies 16-bit numbers rounds them to the format of b.
+ */
+export type ProductRows = { readonly k: 'block'; readonly block: Block } | { readonly k: 'tile'; readonly tile: Tile };
 
 export type ReduceOp = 'add' | 'max' | 'min';
 
@@ -124,7 +150,26 @@ export type TileStmt =
    */
   | { readonly k: 'tile.map'; readonly tile: Tile; readonly row: string; readonly col: string; readonly lanes: 1 | 2; readonly values: readonly string[]; readonly body: readonly Stmt[] }
   /** Binds `name` in every thread to the reduction of `value` over the block, in a fixed order. Uniform control flow only. */
-  | { readonly k: 'tile.reduce'; readonly name: string; readonly op: ReduceOp; readonly value: Expr };
+  | { readonly k: 'tile.reduce'; readonly name: string; readonly op: ReduceOp; readonly value: Expr }
+  /**
+   * Copies the rows and columns of a view that a block holds into it; what its guard leaves out becomes zeros. The copies may be
+   * under way until the next `tile.await`. Uniform control flow only, as the next three.
+   */
+  | { readonly k: 'tile.stage'; readonly block: Block; readonly view: View }
+  /** All blocks staged so far are there, all products so far have read theirs. Derived by the pass `await-blocks`. */
+  | { readonly k: 'tile.await' }
+  /** tile[i](r, c) += Σ_k a(r, k) · b[i](c, k) from fast memory, k ascending as in `tile.mainloop`; of the schedule counts who owns what. */
+  | { readonly k: 'tile.product'; readonly tile: Tile; readonly a: ProductRows; readonly b: readonly BlockOperand[]; readonly schedule: MainloopSchedule }
+  /**
+   * Row values: one f32 a row, held by every thread that holds elements of the row, of this tile or of another whose rows the same
+   * threads hold. Other row values, and the bodies of tile.map, tile.update and tile.fold, read them by name.
+   * `tile.row` binds `name`, or assigns to it; `tile.fold` binds it to a reduction over the columns, in an order that the
+   * schedule fixes.
+   */
+  | { readonly k: 'tile.row'; readonly name: string; readonly tile: Tile; readonly row: string; readonly value: Expr; readonly assign: boolean }
+  | { readonly k: 'tile.fold'; readonly name: string; readonly op: ReduceOp; readonly tile: Tile; readonly row: string; readonly col: string; readonly values: readonly string[]; readonly value: Expr }
+  /** tile[i](r, c) = to[i], over `row`, `col` (u32) and the `values` there were (f32, one per count). */
+  | { readonly k: 'tile.update'; readonly tile: Tile; readonly row: string; readonly col: string; readonly values: readonly string[]; readonly to: readonly Expr[] };
 
 export type Stmt =
   | { readonly k: 'let'; readonly name: string; readonly value: Expr }
@@ -211,7 +256,8 @@ export interface Kernel {
 export interface TensorMap {
   readonly name: string;
   readonly param: string;
-  readonly rows: number;
+  /** Absent: as many as its memory holds, which the host knows. */
+  readonly rows?: number;
   readonly cols: number;
   readonly boxRows: number;
 }

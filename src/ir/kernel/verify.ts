@@ -5,11 +5,13 @@
 import { assertNever } from '../../base/assert-never.ts';
 import { sharedBytes } from './cost.ts';
 import { printHead, printTy } from './print.ts';
-import type { Buffer, Expr, Kernel, Stmt, StmtOf, Tile, Ty, View } from './types.ts';
+import type { Block, Buffer, Expr, Kernel, MainloopSchedule, Stmt, StmtOf, Tile, Ty, View } from './types.ts';
 import { uniformity } from './uniformity.ts';
 import type { Uniformity } from './uniformity.ts';
 import { checkAccess, checkExpr } from './verify-expr.ts';
 import type { Names } from './verify-expr.ts';
+import { checkBlock, checkOperands, sameBlock } from './verify-product.ts';
+import { walkStmts } from './walk.ts';
 
 export type Level = 'tile' | 'simt';
 
@@ -73,7 +75,8 @@ class Table<T> {
 }
 
 interface Scope {
-  readonly variables: Table<{ readonly ty: Ty; readonly mutable: boolean }>;
+  /** `perRow`: a row value, which only statements over rows can read. */
+  readonly variables: Table<{ readonly ty: Ty; readonly mutable: boolean; readonly perRow?: true }>;
   readonly buffers: Table<Buffer>;
   readonly tiles: Table<Tile>;
   /** Whether all threads of the block are here. */
@@ -92,12 +95,15 @@ class Verifier {
   readonly #problems: Problem[] = [];
   readonly #uniformity: Uniformity;
   readonly #bufferNames = new Set<string>();
+  /** By name, as some tile.stage fills them. */
+  readonly #blocks = new Map<string, Block>();
 
   constructor(kernel: Kernel, level: Level, options: VerifyOptions) {
     this.#kernel = kernel;
     this.#level = level;
     this.#options = options;
     this.#uniformity = uniformity(kernel);
+    for (const s of walkStmts(kernel.body)) if (s.k === 'tile.stage') this.#blocks.set(s.block.name, s.block);
   }
 
   run(): readonly Problem[] {
@@ -133,9 +139,12 @@ class Verifier {
     for (const s of body) this.#stmt(s, scope);
   }
 
-  #names(scope: Scope, extra?: ReadonlyMap<string, Ty>): Names {
+  #names(scope: Scope, extra?: ReadonlyMap<string, Ty>, rowValues = scope.inMap): Names {
     return {
-      variable: (name) => extra?.get(name) ?? scope.variables.get(name)?.ty,
+      variable: (name) => {
+        const found = scope.variables.get(name);
+        return extra?.get(name) ?? (found?.perRow === true && !rowValues ? undefined : found?.ty);
+      },
       buffer: (name) => scope.buffers.get(name),
       hasScalar: (name) => this.#kernel.scalars.includes(name),
       uniform: scope.uniform,
@@ -226,6 +235,16 @@ class Verifier {
         else if (scope.inMap) report(`${s.k} inside tile.map`);
         else this.#tile(s, scope, report);
         return;
+      case 'tile.stage':
+      case 'tile.await':
+      case 'tile.product':
+      case 'tile.row':
+      case 'tile.fold':
+      case 'tile.update':
+        if (this.#level === 'simt') report(`${s.k} at the simt level`);
+        else if (scope.inMap) report(`${s.k} inside tile.map`);
+        else this.#product(s, scope, report);
+        return;
       default:
         assertNever(s);
     }
@@ -258,11 +277,7 @@ class Verifier {
       scope.tiles.set(tile.name, tile);
       return;
     }
-    const declared = scope.tiles.get(tile.name);
-    if (declared === undefined) report(`tile ${tile.name} is not allocated here`);
-    else if (declared.rows !== tile.rows || declared.cols !== tile.cols || declared.count !== tile.count) {
-      report(`tile ${tile.name} is used otherwise than it is declared`);
-    }
+    this.#declared(tile, scope, report);
     if (s.k === 'tile.map') {
       const bound: (readonly [string, Ty])[] = [[s.row, U32], [s.col, U32], ...s.values.map((v): readonly [string, Ty] => [v, { elem: 'f32', lanes: s.lanes }])];
       if (s.values.length !== tile.count) report(`${s.values.length} values for ${tile.count} accumulators`);
@@ -273,14 +288,69 @@ class Verifier {
     if (staged && !scope.uniform) report('a staged main loop in control flow that is not uniform');
     if (s.b.length !== tile.count) report(`${s.b.length} operands b for ${tile.count} accumulators`);
     if (!Number.isInteger(s.depth) || s.depth < 1) report(`a depth of ${s.depth}`);
-    const numbers = Object.values(s.schedule).filter((n) => typeof n === 'number');
-    if (numbers.some((n) => !Number.isInteger(n) || n < 1)) report('a schedule has whole, positive numbers');
-    else if (s.schedule.variant === 'fma') {
-      const { tm, tn } = s.schedule;
-      if (tile.rows % tm !== 0 || tile.cols % tn !== 0) report(`pieces of ${tm} x ${tn} do not divide the tile`);
-      else if ((tile.rows / tm) * (tile.cols / tn) > this.#kernel.block) report('more pieces than threads');
-    }
+    this.#schedule(s.schedule, tile, report);
     for (const v of [s.a, ...s.b]) this.#view(v, scope, report);
+  }
+
+  #declared(tile: Tile, scope: Scope, report: (message: string) => void): void {
+    const declared = scope.tiles.get(tile.name);
+    if (declared === undefined) report(`tile ${tile.name} is not allocated here`);
+    else if (declared.rows !== tile.rows || declared.cols !== tile.cols || declared.count !== tile.count) {
+      report(`tile ${tile.name} is used otherwise than it is declared`);
+    }
+  }
+
+  #schedule(s: MainloopSchedule, tile: Tile, report: (message: string) => void): void {
+    const numbers = Object.values(s).filter((n) => typeof n === 'number');
+    if (numbers.some((n) => !Number.isInteger(n) || n < 1)) report('a schedule has whole, positive numbers');
+    else if (s.variant === 'fma') {
+      if (tile.rows % s.tm !== 0 || tile.cols % s.tn !== 0) report(`pieces of ${s.tm} x ${s.tn} do not divide the tile`);
+      else if ((tile.rows / s.tm) * (tile.cols / s.tn) > this.#kernel.block) report('more pieces than threads');
+    }
+  }
+
+  #product(
+    s: StmtOf<'tile.stage' | 'tile.await' | 'tile.product' | 'tile.row' | 'tile.fold' | 'tile.update'>, scope: Scope, report: (message: string) => void,
+  ): void {
+    if (!scope.uniform && s.k !== 'tile.row' && s.k !== 'tile.update') report(`${s.k} in control flow that is not uniform`);
+    if (s.k === 'tile.await') return;
+    if (s.k === 'tile.stage') {
+      const known = this.#blocks.get(s.block.name);
+      if (known !== undefined && !sameBlock(known, s.block)) report(`block ${s.block.name} is staged in two shapes`);
+      checkBlock(s, report);
+      this.#view(s.view, scope, report);
+      return;
+    }
+    const { tile } = s;
+    this.#declared(tile, scope, report);
+    if (s.k === 'tile.product') {
+      if (s.a.k === 'tile') this.#declared(s.a.tile, scope, report);
+      this.#schedule(s.schedule, tile, report);
+      checkOperands(s, this.#blocks, report);
+      return;
+    }
+    const bound = new Map<string, Ty>([[s.row, U32]]);
+    if (s.k !== 'tile.row') {
+      bound.set(s.col, U32);
+      if (s.values.length !== tile.count) report(`${s.values.length} values for ${tile.count} accumulators`);
+      for (const v of s.values) bound.set(v, F32);
+    }
+    const names = this.#names(scope, bound, true);
+    for (const e of s.k === 'tile.update' ? s.to : [s.value]) {
+      checkExpr(e, names, report);
+      if (e.ty.elem !== 'f32' || e.ty.lanes !== 1) report(`the value is ${printTy(e.ty)}, not f32`);
+    }
+    if (s.k === 'tile.update') {
+      if (s.to.length !== tile.count) report(`${s.to.length} new values for ${tile.count} accumulators`);
+      return;
+    }
+    const known = scope.variables.get(s.name);
+    if (s.k === 'tile.row' && s.assign) {
+      if (known?.perRow !== true) report(`${s.name} is no row value`);
+    } else {
+      if (known !== undefined) report(`${s.name} is bound already`);
+      scope.variables.set(s.name, { ty: F32, mutable: false, perRow: true });
+    }
   }
 
   #view(v: View, scope: Scope, report: (message: string) => void): void {

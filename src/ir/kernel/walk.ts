@@ -165,7 +165,13 @@ export function exprsOf(s: Stmt): readonly Expr[] {
     case 'var':
     case 'assign':
     case 'tile.reduce':
+    case 'tile.row':
+    case 'tile.fold':
       return [s.value];
+    case 'tile.update':
+      return s.to;
+    case 'tile.stage':
+      return viewExprs(s.view);
     case 'store':
     case 'atomic':
       return [s.index, s.value];
@@ -182,6 +188,8 @@ export function exprsOf(s: Stmt): readonly Expr[] {
     case 'note':
     case 'tile.alloc':
     case 'tile.map':
+    case 'tile.await':
+    case 'tile.product':
       return NONE;
     default:
       return assertNever(s);
@@ -235,7 +243,9 @@ export function mapExprsOf(s: Stmt, f: (e: Expr) => Expr): Stmt {
     case 'let':
     case 'var':
     case 'assign':
-    case 'tile.reduce': {
+    case 'tile.reduce':
+    case 'tile.row':
+    case 'tile.fold': {
       const value = f(s.value);
       return value === s.value ? s : { ...s, value };
     }
@@ -256,6 +266,10 @@ export function mapExprsOf(s: Stmt, f: (e: Expr) => Expr): Stmt {
     }
     case 'tile.mainloop':
       return { ...s, a: mapView(s.a, f), b: s.b.map((v) => mapView(v, f)) };
+    case 'tile.stage':
+      return { ...s, view: mapView(s.view, f) };
+    case 'tile.update':
+      return { ...s, to: s.to.map(f) };
     case 'machine':
       return { ...s, args: s.args.map((a) => mapArg(a, f)) };
     case 'alloc':
@@ -263,6 +277,8 @@ export function mapExprsOf(s: Stmt, f: (e: Expr) => Expr): Stmt {
     case 'note':
     case 'tile.alloc':
     case 'tile.map':
+    case 'tile.await':
+    case 'tile.product':
       return s;
     default:
       return assertNever(s);
@@ -301,7 +317,12 @@ export function namesBoundBy(s: Stmt): readonly string[] {
     case 'atomic':
       return s.result === undefined ? [] : [s.result];
     case 'tile.map':
+    case 'tile.update':
       return [s.row, s.col, ...s.values];
+    case 'tile.row':
+      return s.assign ? [s.row] : [s.name, s.row];
+    case 'tile.fold':
+      return [s.name, s.row, s.col, ...s.values];
     default:
       return [];
   }
@@ -333,7 +354,12 @@ export function instantiate(body: readonly Stmt[], bindings: ReadonlyMap<string,
       case 'atomic':
         return [t.result === undefined ? t : { ...t, result: nameOf(t.result) }];
       case 'tile.map':
+      case 'tile.update':
         return [{ ...t, row: nameOf(t.row), col: nameOf(t.col), values: t.values.map(nameOf) }];
+      case 'tile.row':
+        return [{ ...t, name: nameOf(t.name), row: nameOf(t.row) }];
+      case 'tile.fold':
+        return [{ ...t, name: nameOf(t.name), row: nameOf(t.row), col: nameOf(t.col), values: t.values.map(nameOf) }];
       default:
         return [t];
     }
@@ -366,6 +392,8 @@ export function mapBuffers(kernel: Kernel, f: (buf: Buffer) => Buffer): Kernel {
         return [{ ...t, buf: f(t.buf) }];
       case 'tile.mainloop':
         return [{ ...t, a: view(t.a), b: t.b.map(view) }];
+      case 'tile.stage':
+        return [{ ...t, view: view(t.view) }];
       case 'machine':
         return [{ ...t, args: t.args.map((a) => (a.k === 'address' ? { ...a, buf: f(a.buf) } : a)) }];
       default:
@@ -382,6 +410,7 @@ export function allNames(kernel: Kernel): Set<string> {
     for (const n of namesBoundBy(s)) names.add(n);
     if (s.k === 'alloc') names.add(s.buf.name);
     if (s.k === 'tile.alloc') names.add(s.tile.name);
+    if (s.k === 'tile.stage') names.add(s.block.name);
   }
   return names;
 }

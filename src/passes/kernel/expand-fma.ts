@@ -2,14 +2,17 @@
  * The portable variant of main loops: accumulators are variables, a thread owns a piece of tm x tn of them, loops become
  * loads and fma, maps are written out per element.
  */
+import * as b from '../../ir/kernel/build.ts';
 import type { Expr, FmaSchedule, MainloopSchedule, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { instantiate } from '../../ir/kernel/walk.ts';
+import { fmaBlocks, fmaProducts } from './expand-fma-products.ts';
+import { rowBindings } from './expand-products.ts';
 import { expandRegister } from './expand-register.ts';
 import { expandShared } from './expand-shared.ts';
 import type { Fresh } from './fresh.ts';
 import { inOwners, tileLayout } from './tile-layout.ts';
 import type { TileLayout } from './tile-layout.ts';
-import type { MainloopVariant } from './variant.ts';
+import type { MainloopVariant, RowValues, TileState } from './variant.ts';
 
 /** Of a tile that no main loop fills: one element a thread. */
 export const SINGLE: FmaSchedule = { variant: 'fma', staging: 'register', tm: 1, tn: 1, bk: 1 };
@@ -24,24 +27,32 @@ export const fmaVariant: MainloopVariant = {
   start(tile, schedule, block, fresh) {
     const { tm, tn } = want(schedule);
     const layout = tileLayout(tile, tm, tn, block, fresh);
-    return {
+    const state: TileState = {
       declare: layout.declare,
       mainloop(s, written) {
         if (want(s.schedule).staging === 'shared') return expandShared(s, layout, block, fresh, written);
         return { shared: [], body: inOwners(layout, block, expandRegister(s, layout, fresh, written)) };
       },
-      map: (s) => expandMap(s, layout, block, fresh),
+      map: (s, rows) => expandMap(s, layout, block, fresh, rows),
+      products: fmaProducts(layout, block, fresh, (tile) => layouts.get(tile)),
     };
+    layouts.set(state, layout);
+    return state;
   },
+  blocks: fmaBlocks,
 };
 
+/** Of the tiles of kernels under way. */
+const layouts = new WeakMap<TileState, TileLayout>();
+
 /** The body once per element the thread owns, its names made unique. */
-function expandMap(s: StmtOf<'tile.map'>, layout: TileLayout, block: number, fresh: Fresh): readonly Stmt[] {
+function expandMap(s: StmtOf<'tile.map'>, layout: TileLayout, block: number, fresh: Fresh, rowValues: RowValues): readonly Stmt[] {
   if (s.lanes !== 1) throw new Error(`tile ${s.tile.name}: a thread owns no runs of ${s.lanes} columns`);
   const stmts: Stmt[] = [];
   for (let i = 0; i < layout.tm; i++) {
     for (let j = 0; j < layout.tn; j++) {
-      const bindings = new Map<string, Expr>(s.values.map((v, c): [string, Expr] => [v, layout.acc(c, i, j)]));
+      const bindings = rowBindings(rowValues, b.u32(i));
+      s.values.forEach((v, c) => bindings.set(v, layout.acc(c, i, j)));
       const row = layout.rows[i];
       const col = layout.cols[j];
       if (row !== undefined) bindings.set(s.row, row);

@@ -15,7 +15,7 @@ const MIN_SUBGROUP = 4;
 /** Up to this many threads, every thread combines all values. */
 const ONE_LEVEL = 16;
 
-const combine = (op: ReduceOp, x: Expr, y: Expr): Expr => (op === 'add' ? b.add(x, y) : op === 'max' ? b.max(x, y) : b.min(x, y));
+export const combine = (op: ReduceOp, x: Expr, y: Expr): Expr => (op === 'add' ? b.add(x, y) : op === 'max' ? b.max(x, y) : b.min(x, y));
 
 /** Shared buffers for the reductions of a kernel, used again and again. */
 export class ReducePool {

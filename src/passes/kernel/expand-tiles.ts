@@ -1,12 +1,14 @@
 /**
  * Expands the tile statements into statements of single threads (tile level → simt level, without
- * barriers): main loops and what surrounds them as their variant says, reductions through shared memory.
+ * barriers): main loops, products and what surrounds them as their variant says, reductions through shared memory.
  * The portable variant is always there; a target adds its own.
  */
 import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Kernel, MainloopSchedule, Stmt } from '../../ir/kernel/types.ts';
 import { mapBodiesOf, mapBuffers, visitExprs, walkStmts } from '../../ir/kernel/walk.ts';
+import { awaitBlocks } from './await-blocks.ts';
 import { SINGLE, fmaVariant } from './expand-fma.ts';
+import { ProductExpander } from './expand-products.ts';
 import { ReducePool, expandReduce } from './expand-reduce.ts';
 import { freshNames } from './fresh.ts';
 import type { MainloopVariant, TileState } from './variant.ts';
@@ -33,7 +35,7 @@ const ownership = (s: MainloopSchedule): string =>
 function schedules(body: readonly Stmt[]): Map<string, MainloopSchedule> {
   const found = new Map<string, MainloopSchedule>();
   for (const s of walkStmts(body)) {
-    if (s.k !== 'tile.mainloop') continue;
+    if (s.k !== 'tile.mainloop' && s.k !== 'tile.product') continue;
     const known = found.get(s.tile.name);
     if (known !== undefined && ownership(known) !== ownership(s.schedule)) {
       throw new Error(`tile ${s.tile.name}: its main loops disagree on the piece of a thread`);
@@ -44,7 +46,8 @@ function schedules(body: readonly Stmt[]): Map<string, MainloopSchedule> {
 }
 
 /** Throws on tiles that do not fit the block; gives the kernel at simt level. */
-export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
+export function expandTiles(source: Kernel, options: ExpandOptions): Kernel {
+  const kernel = awaitBlocks(source);
   const fresh = freshNames(kernel);
   const { block } = kernel;
   const written = writtenBuffers(kernel.body);
@@ -59,6 +62,7 @@ export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
     return state;
   };
 
+  const products = new ProductExpander(variants, block, fresh, stateOf);
   const expand = (s: Stmt): readonly Stmt[] => {
     switch (s.k) {
       case 'tile.alloc': {
@@ -76,9 +80,16 @@ export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
         return loop.body;
       }
       case 'tile.map':
-        return stateOf(s.tile.name).map(s);
+        return stateOf(s.tile.name).map(s, products.rowsFor(s.tile, [s]));
       case 'tile.reduce':
         return expandReduce(s, block, pool, options.subgroups, fresh);
+      case 'tile.stage':
+      case 'tile.await':
+      case 'tile.product':
+      case 'tile.row':
+      case 'tile.fold':
+      case 'tile.update':
+        return products.expand(s, written, pool);
       default:
         return [mapBodiesOf(s, expandBody)];
     }
@@ -88,7 +99,7 @@ export function expandTiles(kernel: Kernel, options: ExpandOptions): Kernel {
 
   const body = expandBody(kernel.body);
   const used = usedBuffers(body);
-  const buffers = [...uniteManaged(shared), ...pool.buffers].filter((x) => used.has(x.name));
+  const buffers = [...uniteManaged([...shared, ...products.shared]), ...pool.buffers].filter((x) => used.has(x.name));
   const managed = new Map(buffers.filter((x) => x.managed === true).map((x) => [x.name, x]));
   return mapBuffers({ ...kernel, body: [...buffers.map(b.alloc), ...body] }, (x) => managed.get(x.name) ?? x);
 }

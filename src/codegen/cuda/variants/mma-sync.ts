@@ -2,39 +2,19 @@
  * Main loops on the tensor cores of one warp (sm_80 and up): `mma.sync` m16n8k16 on 16-bit operands, f32 accumulators in
  * registers. Slices of both operands stand in a ring that asynchronous copies fill `stages` − 1 slices ahead; one barrier a
  * slice. An operand `a` of f32 is rounded to the weights' format on its way in.
- *
- * A warp owns [rows / warpsM, cols / warpsN] of the tile. PTX ISA, "Matrix fragments for mma.m16n8k16": lane l holds, of each
- * 16 x 8 piece, rows l / 4 and l / 4 + 8 and columns 2 (l mod 4) and the next one.
  */
 import * as b from '../../../ir/kernel/build.ts';
-import type { Buffer, Expr, MmaSyncSchedule, Stmt, StmtOf, Tile } from '../../../ir/kernel/types.ts';
+import type { Buffer, Expr, MmaSyncSchedule, Stmt, StmtOf } from '../../../ir/kernel/types.ts';
 import { instantiate } from '../../../ir/kernel/walk.ts';
+import { rowBindings } from '../../../passes/kernel/expand-products.ts';
 import type { Fresh } from '../../../passes/kernel/fresh.ts';
-import type { MainloopVariant } from '../../../passes/kernel/variant.ts';
+import type { MainloopVariant, RowValues, TileState } from '../../../passes/kernel/variant.ts';
 import { Hoisted } from '../../../passes/kernel/view-access.ts';
+import { type Fragments, WARP, heldRow, heldRows, pieceAt, unrolled } from './fragments.ts';
+import { mmaBlocks, mmaProducts } from './mma-products.ts';
 import { CHUNK, type HalfElem, type Ring, chunkAddress, copyAsync, copyRounded, isHalf, ring, swizzleOf } from './ring.ts';
 
-const WARP = 32;
 const U = b.u32;
-
-/** A warp's share of a tile, in pieces of 16 x 8. */
-interface Fragments {
-  readonly tile: Tile;
-  readonly rowPieces: number;
-  readonly colPieces: number;
-  /** f32 [count][rowPieces][colPieces][4] a thread. */
-  readonly acc: Buffer;
-  readonly lane: Expr;
-  readonly row0: Expr;
-  readonly col0: Expr;
-}
-
-/** First accumulator of piece (i, j) of product `c`. */
-const pieceAt = (f: Fragments, c: number, i: Expr, j: Expr): Expr =>
-  b.mul(b.add(b.mul(b.add(U(c * f.rowPieces), i), U(f.colPieces)), j), U(4));
-
-const unrolled = (name: string, count: number, body: (i: Expr) => readonly Stmt[]): readonly Stmt[] =>
-  count === 1 ? body(U(0)) : [b.for_(name, U(0), U(count), 1, body, true)];
 
 function wantMma(s: StmtOf<'tile.mainloop'>): { readonly schedule: MmaSyncSchedule; readonly elem: HalfElem } {
   const { schedule, a, b: weights, depth, tile } = s;
@@ -135,13 +115,12 @@ function expandLoop(
 }
 
 /** Once per run of columns a lane holds: loops that unroll, so that the text stays short. */
-function expandMap(s: StmtOf<'tile.map'>, f: Fragments, fresh: Fresh): readonly Stmt[] {
+function expandMap(s: StmtOf<'tile.map'>, f: Fragments, fresh: Fresh, rowValues: RowValues): readonly Stmt[] {
   const per = 2 / s.lanes;
-  return unrolled(fresh('i'), 2 * f.rowPieces, (i) =>
+  return unrolled(fresh('i'), heldRows(f), (i) =>
     unrolled(fresh('j'), f.colPieces * per, (j) => {
       const piece = b.div(j, U(per));
       const inPiece = per === 1 ? U(0) : b.mod(j, U(2));
-      const row = b.add(f.row0, b.mul(b.div(i, U(2)), U(16)), b.mul(b.mod(i, U(2)), U(8)), b.div(f.lane, U(4)));
       const col = b.add(f.col0, b.mul(piece, U(8)), b.mul(b.mod(f.lane, U(4)), U(2)), inPiece);
       const stmts: Stmt[] = [];
       const bind = (name: string, value: Expr): Expr => {
@@ -149,7 +128,7 @@ function expandMap(s: StmtOf<'tile.map'>, f: Fragments, fresh: Fresh): readonly 
         if (v.k === 'var') stmts.push(b.let_(v.name, value));
         return v;
       };
-      const bindings = new Map<string, Expr>([[s.row, bind(s.row, row)], [s.col, bind(s.col, col)]]);
+      const bindings = rowBindings(rowValues, i).set(s.row, bind(s.row, heldRow(f, i))).set(s.col, bind(s.col, col));
       s.values.forEach((name, c) => {
         const at = b.add(pieceAt(f, c, b.div(i, U(2)), piece), b.mul(b.mod(i, U(2)), U(2)), inPiece);
         const values = Array.from({ length: s.lanes }, (_, l) => b.load(f.acc, b.add(at, U(l))));
@@ -158,6 +137,9 @@ function expandMap(s: StmtOf<'tile.map'>, f: Fragments, fresh: Fresh): readonly 
       return [...stmts, ...instantiate(s.body, bindings, fresh)];
     }));
 }
+
+/** Of the tiles of kernels under way. */
+const fragments = new WeakMap<TileState, Fragments>();
 
 export const mmaSync: MainloopVariant = {
   name: 'mma-sync',
@@ -174,9 +156,9 @@ export const mmaSync: MainloopVariant = {
     const [lane, row0, col0] = [name('lane'), name('row'), name('col')];
     const pieces = { rowPieces: rows / 16, colPieces: cols / 8 };
     const acc = b.buffer(fresh(tile.name), 'register', 'f32', 1, tile.count * pieces.rowPieces * pieces.colPieces * 4);
-    const f: Fragments = { tile, ...pieces, acc, lane: b.variable(lane), row0: b.variable(row0), col0: b.variable(col0) };
+    const f: Fragments = { tile, schedule, ...pieces, acc, lane: b.variable(lane), row0: b.variable(row0), col0: b.variable(col0) };
     const warp = b.div(b.thread, U(WARP));
-    return {
+    const state: TileState = {
       declare: [
         b.let_(lane, b.mod(b.thread, U(WARP))),
         b.let_(row0, b.mul(b.div(warp, U(warpsN)), U(rows))),
@@ -185,7 +167,11 @@ export const mmaSync: MainloopVariant = {
         ...unrolled(fresh('z'), acc.size, (i) => [b.store(acc, i, b.f32(0))]),
       ],
       mainloop: (s, written) => expandLoop(s, f, block, fresh, written),
-      map: (s) => expandMap(s, f, fresh),
+      map: (s, rowValues) => expandMap(s, f, fresh, rowValues),
+      products: mmaProducts(f, fresh, (other) => fragments.get(other)),
     };
+    fragments.set(state, f);
+    return state;
   },
+  blocks: mmaBlocks,
 };

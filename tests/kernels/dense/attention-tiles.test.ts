@@ -1,0 +1,71 @@
+/** Attention by tiles in the portable variant, on the interpreter. */
+import { describe, expect, it } from 'vitest';
+import { attention } from '../../../src/kernels/dense/attention.ts';
+import type { AttentionProblem } from '../../../src/kernels/dense/attention.ts';
+import type { FmaAttention } from '../../../src/kernels/dense/attention-tiles.ts';
+import { fullProblem as full, makeData, reference } from './attention-reference.ts';
+import type { Data, Small } from './attention-reference.ts';
+import { CAPS, NARROW, expectClose, expectSameBits, run } from './harness.ts';
+
+const SMALL: FmaAttention = { variant: 'fma', rows: 8, keys: 4, split: 1, tm: 2, across: 2 };
+/** The keys of a chunk and the threads of a row decide about bits, the rest must not. */
+const OTHERS: readonly FmaAttention[] = [{ ...SMALL, rows: 4, tm: 1 }, { ...SMALL, rows: 16, tm: 4 }];
+
+function compute(p: AttentionProblem, d: Data, T: number, past: number, s = SMALL, caps = CAPS): Float32Array {
+  const y = new Float32Array(T * p.heads * p.vDim);
+  run(attention(p, s, caps), { ...d, y }, { T, past });
+  return y;
+}
+
+describe('attention by tiles', () => {
+  const problems: readonly Small[] = [
+    { heads: 1, kvHeads: 1, qkDim: 1, vDim: 2 },
+    { heads: 3, kvHeads: 1, qkDim: 10, vDim: 4 },
+    { heads: 4, kvHeads: 2, qkDim: 8, vDim: 6 },
+    { heads: 3, kvHeads: 3, qkDim: 7, vDim: 10, window: 1 },
+    { heads: 4, kvHeads: 4, qkDim: 4, vDim: 4, window: 4 },
+    { heads: 4, kvHeads: 1, qkDim: 12, vDim: 8, vFromK: true },
+    { heads: 4, kvHeads: 2, qkDim: 6, vDim: 6, sinksElem: 'f32' },
+    { heads: 4, kvHeads: 1, qkDim: 5, vDim: 12, sinksElem: 'f32', window: 7 },
+  ];
+  for (const small of problems) {
+    const p = full(small);
+    it(JSON.stringify(small), () => {
+      for (const T of [1, 2, 3, 7, 17]) {
+        for (const past of [0, 5]) {
+          const d = makeData(p, T, past);
+          const first = compute(p, d, T, past, SMALL, T === 7 ? NARROW : CAPS);
+          expectClose(first, reference(p, d, T, past), 3e-6);
+          for (const s of T === 7 ? OTHERS : []) expectSameBits(compute(p, d, T, past, s), first);
+        }
+      }
+    });
+  }
+
+  it('splits the columns of values over blocks, the same bits', () => {
+    const p = full({ heads: 4, kvHeads: 2, qkDim: 6, vDim: 12 });
+    for (const [T, past] of [[9, 3], [5, 0]] as const) {
+      const d = makeData(p, T, past);
+      const whole = compute(p, d, T, past);
+      for (const split of [2, 3]) expectSameBits(compute(p, d, T, past, { ...SMALL, split }, NARROW), whole);
+    }
+  });
+
+  it('gives a token the same bits whatever else the call holds', () => {
+    const p = full({ heads: 2, kvHeads: 1, qkDim: 6, vDim: 4, window: 11 });
+    const d = makeData(p, 19, 0);
+    const whole = compute(p, d, 19, 0);
+    for (const t of [0, 3, 8, 18]) {
+      const q = d.q.slice(t * 12, (t + 1) * 12);
+      expectSameBits(compute(p, { ...d, q }, 1, t), whole.slice(t * 8, (t + 1) * 8));
+    }
+  });
+
+  it('stays finite where the scores are huge', () => {
+    const p = full({ heads: 1, kvHeads: 1, qkDim: 2, vDim: 2, scale: 1e6 });
+    for (const spread of [1e6, 1e12, 1e18, 1e30]) {
+      const d = makeData(p, 5, 5, spread);
+      for (const x of compute(p, d, 5, 5)) expect(Number.isFinite(x)).toBe(true);
+    }
+  });
+});
