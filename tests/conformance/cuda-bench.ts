@@ -3,8 +3,6 @@
  * than a device in two ways: every call runs in several orders of threads and of asynchronous copies, which must all give the same
  * bits; and what a call has not written yet is garbage, not zeros.
  */
-import { readFileSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { expect } from 'vitest';
 import type { CompileOptions, Compiled } from '../../src/driver/compile.ts';
 import { cudaSources } from '../../src/driver/package.ts';
@@ -14,15 +12,7 @@ import { CudaBackend } from '../../src/runtime/cuda/backend.ts';
 import { buildInCache } from '../../src/runtime/node/cuda-builder.ts';
 import { openPackageLibrary } from '../../src/runtime/node/cuda-package.ts';
 import { type Bench, INTERPRETER_GATE, type RunningLayer, type RunningModel, deviceBench } from './benches.ts';
-
-const ROOT = join(import.meta.dirname, '../..');
-const SHARED = join(ROOT, 'src/codegen/cuda');
-/** Libraries and objects by what they are made of; git does not see it. */
-export const CUDA_CACHE = join(ROOT, '.moec/cuda');
-
-/** The sources that all CUDA programs include, by name. */
-export const sharedSources = (): ReadonlyMap<string, string> =>
-  new Map(readdirSync(SHARED).filter((f) => /\.(cuh|h)$/.test(f)).map((f) => [f, readFileSync(join(SHARED, f), 'utf8')]));
+import { CUDA_CACHE, sharedSources } from './cuda-sources.ts';
 
 /** The device for a compiled spec, played by the emulator; builds its library where no earlier run did. */
 export async function emulatedBackend(compiled: Compiled): Promise<CudaBackend> {

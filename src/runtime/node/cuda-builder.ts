@@ -85,17 +85,37 @@ async function publish(from: string, to: string): Promise<void> {
   await rename(from, to);
 }
 
+/** A file that the compiler is given. */
+interface Unit {
+  /** From the manifest's folder. */
+  readonly path: string;
+  /** All that its object is made of. */
+  readonly texts: ReadonlyMap<string, string>;
+}
+
+/**
+ * For a device each part by itself, as its kernels take the compiler long. For the emulator they go in one: there the headers take
+ * longer than the kernels.
+ */
+async function unitsOf({ cuda, flavour, sources }: Plan, work: string): Promise<readonly Unit[]> {
+  const unit = (path: string): Unit => ({ path, texts: textsOf(path, sources, cuda.directory) });
+  if (!flavour.emulate) return [...cuda.parts, cuda.module].map(unit);
+  const path = join(work, 'parts.cu');
+  await writeFile(path, cuda.parts.map((p) => `#include "${p}"\n`).join(''));
+  return [{ path, texts: new Map(cuda.parts.flatMap((p) => [...textsOf(p, sources, cuda.directory)])) }, unit(cuda.module)];
+}
+
 /** One translation unit as an object; resolves to its path and what the compiler said. */
-async function compileUnit(plan: Plan, unit: string, work: string): Promise<{ readonly object: string; readonly said: string }> {
-  const { cuda, flavour, sources, objects } = plan;
+async function compileUnit(plan: Plan, unit: Unit, work: string): Promise<{ readonly object: string; readonly said: string }> {
+  const { cuda, flavour, objects } = plan;
   const flags = compileFlags(flavour);
-  const name = `${basename(unit).replace(/\.\w+$/, '')}.o`;
-  const key = createHash('sha256').update(JSON.stringify([plan.compiler, flags, unit, ...textsOf(unit, sources, cuda.directory)])).digest('hex').slice(0, 24);
+  const name = `${basename(unit.path).replace(/\.\w+$/, '')}.o`;
+  const key = createHash('sha256').update(JSON.stringify([plan.compiler, flags, ...unit.texts])).digest('hex').slice(0, 24);
   const kept = objects === undefined ? undefined : join(objects, `${key}.o`);
   if (kept !== undefined && existsSync(kept)) return { object: kept, said: '' };
   const object = join(work, name);
-  const args = [...flags, '-I', cuda.directory, '-c', unit, '-o', object];
-  const said = await runCompiler({ program: plan.compiler, args, cwd: plan.directory, what: unit }, plan.signal);
+  const args = [...flags, '-I', '.', '-I', cuda.directory, '-c', unit.path, '-o', object];
+  const said = await runCompiler({ program: plan.compiler, args, cwd: plan.directory, what: basename(unit.path) }, plan.signal);
   if (kept === undefined) return { object, said };
   await publish(object, kept);
   return { object: kept, said };
@@ -121,9 +141,9 @@ async function inParallel<T, R>(items: readonly T[], width: number, work: (item:
 }
 
 async function build(plan: Plan, path: string, jobs: number, onProgress: BuildOptions['onProgress']): Promise<void> {
-  const units = [...plan.cuda.parts, plan.cuda.module];
   const work = await mkdtemp(`${path}.build-`);
   try {
+    const units = await unitsOf(plan, work);
     let done = 0;
     const total = units.length + 1;
     onProgress?.(done, total);
