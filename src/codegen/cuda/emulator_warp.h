@@ -141,7 +141,7 @@ inline int __reduce_min_sync(uint32_t mask, int v) { return moec_emu::reduce<int
 namespace moec_emu {
 
 /** So many atomics of one thread without ever letting others run: it waits for something that cannot happen. */
-constexpr unsigned kSpinLimit = 1u << 26;
+constexpr unsigned kSpinLimit = 1u << 24;
 
 inline void count_spin() {
   if (++block->spins > kSpinLimit) fault("a thread polls memory without end: blocks and threads must not wait for each other like that");

@@ -55,7 +55,7 @@ MOEC_BINARY(bool, bool, &&) MOEC_BINARY(bool, bool, ||) MOEC_BINARY(bool, bool, 
 MOEC_INLINE float moec_exp2_lane(float x) {
   float y;
   MOEC_GPU(asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)));
-  MOEC_CPU(y = exp2f(x));
+  MOEC_CPU(y = exp2f(x) < 0x1p-126f ? 0.0f : exp2f(x));
   return y;
 }
 

@@ -19,7 +19,7 @@ __global__ void map_kernel(const In* x, Out* y) {
 }
 
 template <class In, class Out>
-static void run_map(const char* name, void (*kernel)(const In*, Out*), Out (*expected)(In, const In*)) {
+static void run_map(const char* name, void (*kernel)(const In*, Out*), Out (*expected)(In, const In*, size_t)) {
   std::vector<In> x(65536 / sizeof(In) * 2);
   for (size_t i = 0; i < x.size(); i++) fill(x[i], i);
   Memory<In> input(x);
@@ -27,7 +27,7 @@ static void run_map(const char* name, void (*kernel)(const In*, Out*), Out (*exp
   MOEC_LAUNCH(kernel, (unsigned)x.size() / kThreads, kThreads, 0, 0, input.device, output.device);
   const std::vector<Out> y = output.read();
   double worst = 0;
-  for (size_t i = 0; i < x.size(); i++) worst = fmax(worst, deviation(y[i], expected(x[i], &x[i / 32 * 32])));
+  for (size_t i = 0; i < x.size(); i++) worst = fmax(worst, deviation(y[i], expected(x[i], &x[i / 32 * 32], i % 32)));
   report(name, x.size(), worst, 0);
 }
 
@@ -59,9 +59,18 @@ static float tree_sum(const float* x, int count) {
   for (int i = 0; i < count / 2; i++) pairs[i] = x[i] + x[i + count / 2];
   return tree_sum(pairs, count / 2);
 }
+static float quad_sum(const float* x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+static float of_quad(const float* x, float (*op)(float, float)) { return op(op(x[0], x[1]), op(x[2], x[3])); }
+
+template <class F>
+__device__ static float in_place(F f, float x) {
+  f(&x);
+  return x;
+}
 
 // clang-format off
-// name, type in, type out, on the device (p points to this thread's value), expected (x is that value, `warp` are the 32 of its warp)
+// name, type in, type out, on the device (p points to this thread's value), expected (x is that value, `warp` are the 32 of its warp,
+// of which it is number `lane`)
 #define MAPS(ROW)                                                                                                             \
   ROW(f32_of_bf16, uint16_t, float, moec_f32_of_bf16(*p), half_value(x, kBf16))                                               \
   ROW(f32_of_f16, uint16_t, float, moec_f32_of_f16(*p), half_value(x, kF16))                                                  \
@@ -96,6 +105,9 @@ static float tree_sum(const float* x, int count) {
   ROW(warp_broadcast_f32, float, float, moec_warp_broadcast(*p, 7), warp[7])                                                  \
   ROW(warp_broadcast_u32, uint32_t, uint32_t, moec_warp_broadcast(*p, 31), warp[31])                                          \
   ROW(warp_broadcast_i32, int32_t, int32_t, moec_warp_broadcast(*p, 0), warp[0])                                              \
+  ROW(quad_add, float, float, in_place(moec_quad_add, *p), quad_sum(warp + lane / 4 * 4))                                     \
+  ROW(quad_max, float, float, in_place(moec_quad_max, *p), of_quad(warp + lane / 4 * 4, larger_f))                            \
+  ROW(quad_min, float, float, in_place(moec_quad_min, *p), of_quad(warp + lane / 4 * 4, smaller_f))                           \
   ROW(splat2_float, float, float2, moec_splat2(*p), make_float2(x, x))                                                        \
   ROW(splat4_float, float, float4, moec_splat4(*p), make_float4(x, x, x, x))                                                  \
   ROW(splat2_uint, uint32_t, uint2, moec_splat2(*p), make_uint2(x, x))                                                        \
@@ -108,7 +120,9 @@ static float tree_sum(const float* x, int count) {
 #define DEFINE_MAP(name, In, Out, on_device, on_host)                                             \
   struct Map_##name {                                                                             \
     static __device__ Out on(const In* p) { return on_device; }                                   \
-    static Out expected([[maybe_unused]] In x, [[maybe_unused]] const In* warp) { return on_host; } \
+    static Out expected([[maybe_unused]] In x, [[maybe_unused]] const In* warp, [[maybe_unused]] size_t lane) { \
+      return on_host;                                                                             \
+    }                                                                                             \
   };
 #define RUN_MAP(name, In, Out, on_device, on_host) run_map<In, Out>(#name, map_kernel<Map_##name, In, Out>, Map_##name::expected);
 MAPS(DEFINE_MAP)
@@ -175,6 +189,7 @@ static int32_t clamped_int(float x) {
   if (isnan(x)) return 0;
   return x >= 2147483648.0f ? 2147483647 : x < -2147483648.0f ? -2147483647 - 1 : (int32_t)x;
 }
+static float without_subnormals(double x) { return fabs(x) < ldexp(1, -126) ? 0.0f : (float)x; }
 template <class To, class From>
 static To same_bits(From x) {
   To y;
@@ -199,6 +214,7 @@ static To same_bits(From x) {
   ROW(min, 0, moec_min(a, b), smaller_f(a, b))                                             \
   ROW(max, 0, moec_max(a, b), larger_f(a, b))                                              \
   ROW(exp, 4e-7, moec_exp(a), (float)exp((double)a))                                       \
+  ROW(exp2, 3e-7, moec_exp2(a), without_subnormals(exp2((double)a)))                       \
   ROW(log, 4e-7, moec_log(a), (float)log((double)a))                                       \
   ROW(sqrt, 0, moec_sqrt(a), (float)sqrt((double)a))                                       \
   ROW(rsqrt, 4e-7, moec_rsqrt(a), (float)(1 / sqrt((double)a)))                            \

@@ -305,12 +305,16 @@ __global__ void __launch_bounds__(128) wgmma_kernel(const uint4* x, float* d) {
   const uint64_t b = moec_wgmma_descriptor(moec_smem + 64 * 128);
   moec_wgmma_keep<N / 2>(acc);
   moec_wgmma_fence();
+  // The first group by descriptors, the second by addresses.
   MOEC_UNROLL
   for (int k = 0; k < 4; k++) {
+    const unsigned char* address = moec_smem + k * 32;
     if constexpr (f16) {
-      moec_wgmma_m64k16_f16<N>(acc, a + 2 * k, b + 2 * k);
+      if (k < 2) moec_wgmma_m64k16_f16<N>(acc, a + 2 * k, b + 2 * k);
+      if (k >= 2) moec_wgmma_m64k16_f16<N>(acc, address, address + 64 * 128);
     } else {
-      moec_wgmma_m64k16_bf16<N>(acc, a + 2 * k, b + 2 * k);
+      if (k < 2) moec_wgmma_m64k16_bf16<N>(acc, a + 2 * k, b + 2 * k);
+      if (k >= 2) moec_wgmma_m64k16_bf16<N>(acc, address, address + 64 * 128);
     }
     if (k % 2 == 1) moec_wgmma_commit();
   }
