@@ -19,6 +19,7 @@ class Buffer implements DeviceBuffer, Memory {
   readonly address: Address;
   readonly bytes: number;
   readonly label: string;
+  live = true;
 
   constructor(address: Address, bytes: number, label: string) {
     this.address = address;
@@ -149,7 +150,8 @@ export class CudaBackend implements Backend {
 
   #own(buffer: DeviceBuffer): Buffer {
     if (!(buffer instanceof Buffer)) throw new InternalError(`buffer ${buffer.label} belongs to another device`);
-    if (!this.#live.has(buffer)) throw new InternalError(`buffer ${buffer.label} is used after it was destroyed, or belongs to another device`);
+    if (!buffer.live) throw new InternalError(`buffer ${buffer.label} is used after it was destroyed`);
+    if (!this.#live.has(buffer)) throw new InternalError(`buffer ${buffer.label} belongs to another device`);
     return buffer;
   }
 
@@ -192,6 +194,7 @@ export class CudaBackend implements Backend {
 
   destroyBuffer(buffer: DeviceBuffer): void {
     if (!(buffer instanceof Buffer) || !this.#live.delete(buffer)) return;
+    buffer.live = false;
     this.allocatedBytes -= buffer.bytes;
     this.#lists.forget(buffer);
     // A lost device frees nothing, and needs to free nothing.
@@ -235,6 +238,9 @@ export class CudaBackend implements Backend {
     if (command.k === 'copy') return { ...command, from: this.#own(command.from), to: this.#own(command.to) };
     if (!(command.binding instanceof Binding)) throw new InternalError('a binding of another device');
     const { binding, grid } = command;
+    // Its memory may be somebody else's by now.
+    const gone = binding.buffers.find((b) => !b.live);
+    if (gone !== undefined) throw new InternalError(`${binding.kernel.label} is bound to ${gone.label}, which was destroyed`);
     return { k: 'dispatch', bound: binding, grid };
   }
 
@@ -289,6 +295,7 @@ export class CudaBackend implements Backend {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    for (const b of this.#live) b.live = false;
     this.#live.clear();
     this.allocatedBytes = 0;
     const close = (): void => void this.#library.close(this.#handle);

@@ -44,7 +44,9 @@ async function readSources(directory: string, cuda: ManifestCuda): Promise<Reado
   const entries = await readdir(root, { recursive: true, withFileTypes: true }).catch((error: unknown) => {
     throw new PackageError(`${root} cannot be read`, { fix: 'give the directory that moec compile wrote', cause: error });
   });
-  const files = entries.filter((e) => e.isFile() && isCudaSource(e.name)).map((e) => join(e.parentPath, e.name));
+  const built = dirname(libraryPath(directory, cuda, { arch: cuda.arch, emulate: false }));
+  const isOwn = (folder: string): boolean => folder !== built && !folder.startsWith(built + sep);
+  const files = entries.filter((e) => e.isFile() && isCudaSource(e.name) && isOwn(e.parentPath)).map((e) => join(e.parentPath, e.name));
   const texts = await Promise.all(files.map(async (f): Promise<[string, string]> => [relative(directory, f).split(sep).join('/'), await readFile(f, 'utf8')]));
   const sources = new Map(texts);
   if (createHash('sha256').update(cudaSourcesText(sources)).digest('hex') !== cuda.sources) {
