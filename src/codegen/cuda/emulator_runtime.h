@@ -226,11 +226,16 @@ inline cudaError_t check_launch(const void* kernel, dim3 grid, dim3 size, size_t
   return cudaSuccess;
 }
 
+/** What the next launch shall be called in messages, where its own text does not tell. */
+inline const char* launch_name = nullptr;
+
 /** kernel<<<grid, size, shared_bytes, stream>>>(args ...): the error is what cudaGetLastError gives. */
 template <class... Params, class... Args>
 inline cudaError_t launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 size, size_t shared_bytes, cudaStream_t stream,
                           Args&&... args) {
   Lock lock(runtime().lock);
+  if (launch_name != nullptr) name = launch_name;
+  launch_name = nullptr;
   const cudaError_t error = check_launch((const void*)kernel, grid, size, shared_bytes);
   if (error != cudaSuccess) return result(error);
   struct Call {

@@ -144,6 +144,9 @@ inline std::vector<Command> read_commands(Handle& handle, const uint64_t* words,
 inline void enqueue(const Command& command, cudaStream_t stream) {
   if (command.kind == kDispatch) {
     const MoecKernel& kernel = *command.kernel;
+#ifdef MOEC_EMULATED
+    moec_emu::launch_name = kernel.name;
+#endif
     kernel.launch(MoecLaunch{command.grid, kernel.block, kernel.shared, stream, command.words, command.maps.data()});
     check(cudaGetLastError(), kernel.name);
   } else if (command.kind == kCopy && command.words[2] > 0) {

@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { CUDA_FOLDER, NEEDS_GCC, NEEDS_NVCC, SETTINGS, build, compileForDevices, hasGcc, hasNvcc, run } from './programs.ts';
+import { BUILDS, CUDA_FOLDER, NEEDS_GCC, NEEDS_NVCC, SETTINGS, build, compileForDevices, hasGcc, hasNvcc, run } from './programs.ts';
 
 /** All texts of a folder whose names begin so. */
 const texts = (dir: string, prefix: string): string =>
@@ -20,7 +20,7 @@ describe('the conformance program', () => {
 });
 
 describe.skipIf(!hasGcc)(`the CUDA prelude under the emulator${NEEDS_GCC}`, () => {
-  it('computes what each function says, in every order', () => {
+  it('computes what each function says, in every order', BUILDS, () => {
     const program = build('conformance.cu', ['-Og']);
     for (const setting of SETTINGS) {
       const { status, out, err } = run(program, [], setting);
@@ -30,7 +30,7 @@ describe.skipIf(!hasGcc)(`the CUDA prelude under the emulator${NEEDS_GCC}`, () =
     }
   });
 
-  it('leaves out what the device lacks', () => {
+  it('leaves out what the device lacks', BUILDS, () => {
     const { status, out } = run(build('conformance.cu', ['-Og']), [], { MOEC_EMULATE_ARCH: '80' });
     expect(status).toBe(0);
     expect(out).toContain('mma_m16n8k16_bf16');
@@ -40,7 +40,7 @@ describe.skipIf(!hasGcc)(`the CUDA prelude under the emulator${NEEDS_GCC}`, () =
 });
 
 describe.skipIf(!hasNvcc)(`the CUDA prelude for devices${NEEDS_NVCC}`, () => {
-  it('compiles for sm_80 and sm_90a without a warning', () => {
+  it('compiles for sm_80 and sm_90a without a warning', BUILDS, () => {
     expect(compileForDevices('conformance.cu')).toBe('');
   });
 });

@@ -3,7 +3,7 @@
  * result, and the kernels without a mistake must be right in all of them.
  */
 import { describe, expect, it } from 'vitest';
-import { NEEDS_GCC, SETTINGS, build, hasGcc, run } from './programs.ts';
+import { BUILDS, NEEDS_GCC, SETTINGS, build, hasGcc, run } from './programs.ts';
 
 /** `wrong`: only the result tells. Otherwise a message that at least one order gives. */
 type Found = 'wrong' | RegExp;
@@ -57,7 +57,7 @@ const MISTAKES: Readonly<Record<'mma' | 'wgmma' | 'reduce', Readonly<Record<stri
 describe.skipIf(!hasGcc)(`the emulator of CUDA${NEEDS_GCC}`, () => {
   const program = (): string => build('faults.cu', ['-O1']);
 
-  it.each([['mma', 'none'], ['wgmma', 'none'], ['wgmma', 'plain-stores'], ['reduce', 'none']])('finds nothing in %s, %s', (kernel, bug) => {
+  it.each([['mma', 'none'], ['wgmma', 'none'], ['wgmma', 'plain-stores'], ['reduce', 'none']])('finds nothing in %s, %s', BUILDS, (kernel, bug) => {
     for (const setting of [...SETTINGS, { MOEC_EMULATE_ORDER: 'step', MOEC_EMULATE_LATE: '1' }, { MOEC_EMULATE_ORDER: 'rand:99', MOEC_EMULATE_LATE: '1' }]) {
       expect(run(program(), [kernel, bug], setting), JSON.stringify(setting)).toEqual({ status: 0, out: 'right\n', err: '' });
     }

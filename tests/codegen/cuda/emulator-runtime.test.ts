@@ -1,13 +1,13 @@
 /** The emulator's part of the CUDA runtime: what hosts call. */
 import { describe, expect, it } from 'vitest';
-import { NEEDS_GCC, build, hasGcc, run } from './programs.ts';
+import { BUILDS, NEEDS_GCC, build, hasGcc, run } from './programs.ts';
 
 const HELD = { status: 0, out: '', err: '' };
 
 describe.skipIf(!hasGcc)(`the emulated CUDA runtime${NEEDS_GCC}`, () => {
   const program = (): string => build('runtime.cu', ['-O1', '-pthread']);
 
-  it('replays graphs, times events, refuses bad launches and copies, takes calls from any thread', () => {
+  it('replays graphs, times events, refuses bad launches and copies, takes calls from any thread', BUILDS, () => {
     expect(run(program(), ['all'])).toEqual(HELD);
   });
   it('is without a device where there shall be none', () => {
@@ -22,7 +22,7 @@ describe.skipIf(!hasGcc)(`the emulator under AddressSanitizer${NEEDS_GCC}`, () =
   const program = (): string => build('runtime.cu', ['-O1', '-g', '-pthread', '-fsanitize=address']);
   const environment = { ASAN_OPTIONS: 'detect_leaks=0' };
 
-  it('finds nothing where there is nothing', () => {
+  it('finds nothing where there is nothing', BUILDS, () => {
     expect(run(program(), ['all'], environment)).toEqual(HELD);
   });
   it('finds a load past an allocation, with its kernel', () => {

@@ -12,6 +12,8 @@ const CACHE = join(tmpdir(), 'moec-cuda-programs');
 const answers = (program: string): boolean => spawnSync(program, ['--version']).status === 0;
 export const hasGcc: boolean = answers('g++');
 export const hasNvcc: boolean = answers('nvcc');
+/** Of tests that build a program: seconds where the machine is idle. */
+export const BUILDS = { timeout: 300_000 } as const;
 /** What a skipped group says of itself. */
 export const NEEDS_GCC = hasGcc ? '' : ' (skipped: no g++ on the PATH)';
 export const NEEDS_NVCC = hasNvcc ? '' : ' (skipped: no nvcc on the PATH)';
