@@ -1,14 +1,17 @@
 /** The printed text of wgmma main loops made wrong: the emulator or the numbers must notice, in one order at least. */
 import { describe, expect, it } from 'vitest';
 import { finishCuda } from '../../../src/codegen/cuda/pipeline.ts';
+import type { WgmmaTile } from '../../../src/kernels/index.ts';
 import { CUDA_SM90A } from '../../../src/target/cuda.ts';
 import { MODES, buildEmulated, hasCompiler, runEmulated } from './emulate.ts';
-import { errorsOf, grouped } from './products.ts';
+import { type Product, errorsOf, grouped } from './products.ts';
 
 const CAPS = { ...CUDA_SM90A, multiprocessors: 2 };
 
 /** Name, pattern, what takes its place. */
-const MUTATIONS: readonly (readonly [string, RegExp, string])[] = [
+type Mutation = readonly [name: string, from: RegExp, to: string];
+
+const MUTATIONS: readonly Mutation[] = [
   ['stages are filled before they are empty', /moec_mbarrier_wait\(&empty.*\n/, ''],
   ['slices are read before they have come', /moec_mbarrier_wait\(&full.*\n/, ''],
   ['the loader waits for the wrong phase', /uint32_t parity = 1u/, 'uint32_t parity = 0u'],
@@ -42,8 +45,18 @@ const MUTATIONS: readonly (readonly [string, RegExp, string])[] = [
   ['tiles are walked with the wrong stride', /work_2 \+= 2u/, 'work_2 += 1u'],
 ];
 
-describe.skipIf(!hasCompiler)('wgmma, the text made wrong', () => {
-  const p = grouped({ T: 150, k: 328, n: 72, tile: { variant: 'wgmma', bm: 128, bn: 32, bk: 64, consumers: 2, stages: 4 } }, CAPS);
+/** The same for rows that come in boxes. */
+const BOX_MUTATIONS: readonly Mutation[] = [
+  ['stages are filled before they are empty', /moec_mbarrier_wait\(&empty.*\n/, ''],
+  ['the bytes of the rows are not announced', /(moec_mbarrier_expect\(.*, )24576u/, '$18192u'],
+  ['no bytes are announced', /moec_mbarrier_expect\(.*\n/, ''],
+  ['all threads start copies', /if \(thread == 0u\) \{\s*uint32_t stage_2/, 'if (thread < 2u) { uint32_t stage_2'],
+  ['rows of another tile', /slice \* 64u, row0\)/, 'slice * 64u, row0 + 1u)'],
+  ['rows are loaded where weights belong', /&slices_x\[stage_2 \* 1024u\], &x_map/, '&slices_w[stage_2 * 512u], &x_map'],
+];
+
+/** @param p what the text computes as it is */
+function suite(p: Product, mutations: readonly Mutation[]): void {
   const kernel = finishCuda(p.launch.kernel, CAPS);
   const survives = (program: string): boolean =>
     MODES.every((mode) => {
@@ -61,7 +74,7 @@ describe.skipIf(!hasCompiler)('wgmma, the text made wrong', () => {
     expect(survives(buildEmulated(kernel))).toBe(true);
   });
 
-  it.each(MUTATIONS)('%s', (_name, from, to) => {
+  it.each(mutations)('%s', (_name, from, to) => {
     let changed = false;
     const program = buildEmulated(kernel, (text) => {
       const mutated = text.replace(from, to);
@@ -71,4 +84,14 @@ describe.skipIf(!hasCompiler)('wgmma, the text made wrong', () => {
     expect(changed).toBe(true);
     expect(survives(program)).toBe(false);
   });
+}
+
+const tile = (consumers: number): WgmmaTile => ({ variant: 'wgmma', bm: 64 * consumers, bn: 32, bk: 64, consumers, stages: 4 });
+
+describe.skipIf(!hasCompiler)('wgmma, the text made wrong', () => {
+  suite(grouped({ T: 150, k: 328, n: 72, tile: tile(2) }, CAPS), MUTATIONS);
+});
+
+describe.skipIf(!hasCompiler)('wgmma with rows in boxes, the text made wrong', () => {
+  suite(grouped({ T: 150, k: 328, n: 72, gather: false, epilogue: { kind: 'none' }, tile: { ...tile(2), bn: 64 } }, CAPS), BOX_MUTATIONS);
 });
