@@ -3,6 +3,8 @@
 export interface KernelUse {
   /** As the source calls it. */
   readonly name: string;
+  /** Machine code of which architecture; a library for sm_80 holds that of its successors too. */
+  readonly arch: string;
   readonly registers: number;
   /** Bytes stored to and loaded from local memory because registers ran out. */
   readonly spillStores: number;
@@ -23,11 +25,13 @@ function plainName(symbol: string): string {
 export function readPtxasLog(log: string): KernelUse[] {
   const found: KernelUse[] = [];
   let name: string | undefined;
+  let arch = '';
   let spill = { stack: 0, spillStores: 0, spillLoads: 0 };
   for (const line of log.split('\n')) {
-    const entry = /Compiling entry function '([^']+)'/.exec(line);
+    const entry = /Compiling entry function '([^']+)' for '([^']+)'/.exec(line);
     if (entry !== null) {
       name = plainName(entry[1] ?? '');
+      arch = entry[2] ?? '';
       spill = { stack: 0, spillStores: 0, spillLoads: 0 };
     }
     const frame = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(line);
@@ -37,7 +41,7 @@ export function readPtxasLog(log: string): KernelUse[] {
     }
     const used = /Used (\d+) registers/.exec(line);
     if (used !== null && name !== undefined) {
-      found.push({ name, registers: Number(used[1]), ...spill });
+      found.push({ name, arch, registers: Number(used[1]), ...spill });
       name = undefined;
     }
   }

@@ -46,7 +46,7 @@ function build(spec: string, arch: string): Built {
     writeFileSync(nvcc, `#!/bin/sh\nout=$(mktemp)\nnvcc -Xptxas=-v "$@" 2>"$out"\nstatus=$?\ncat "$out" >>"${log}"\ncat "$out" >&2\nrm -f "$out"\nexit $status\n`);
     chmodSync(nvcc, 0o755);
     writeFileSync(log, '');
-    const compileSeconds = run(process.execPath, ['dist/cli/main.js', 'compile', spec, '--target', 'cuda', '--arch', arch, '--out', packaged]);
+    const compileSeconds = run(process.execPath, ['dist/cli/main.js', 'compile', spec, '--target', 'cuda', '--arch', arch, '--skip-build', '--out', packaged]);
     // The scaled-down twin that carries the golden vectors is a program of its own: it is not what this measures.
     rmSync(join(packaged, 'golden'), { recursive: true, force: true });
     const buildSeconds = run(process.execPath, [join(packaged, 'cuda/build.js'), '--nvcc', nvcc]);
@@ -65,11 +65,12 @@ function rowOf(spec: string, arch: string): { readonly cells: readonly string[];
   try {
     const b = build(spec, arch);
     const spilling = b.uses.filter((u) => spilled(u) > 0);
+    const nameOf = (u: KernelUse): string => `\`${u.name}\`${u.arch === arch ? '' : ` (${u.arch})`}`;
     const cells = [
       spec.slice('examples/'.length), arch, String(b.kernels), b.compileSeconds.toFixed(1), b.buildSeconds.toFixed(1), String(most(b.uses.map((u) => u.registers))),
-      String(b.uses.reduce((n, u) => n + spilled(u), 0)), (b.sharedBytes / 1024).toFixed(1), spilling.map((u) => u.name).join(', '),
+      String(b.uses.reduce((n, u) => n + spilled(u), 0)), (b.sharedBytes / 1024).toFixed(1), [...new Set(spilling.map(nameOf))].join(', '),
     ];
-    const spills = spilling.map((u) => `- ${spec.slice('examples/'.length)}, ${arch}: \`${u.name}\`: ${u.registers} registers, ${u.spillStores} bytes stored, ${u.spillLoads} loaded`);
+    const spills = spilling.map((u) => `- ${spec.slice('examples/'.length)}, ${arch}: ${nameOf(u)}: ${u.registers} registers, ${u.spillStores} bytes stored, ${u.spillLoads} loaded`);
     return { cells, spills, seconds: b.compileSeconds + b.buildSeconds };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
@@ -101,6 +102,7 @@ const text = `# The examples through nvcc
 
 Made by \`npm run build && npx tsc -p bench && node .moec/bench/ptxas.js\`; every row is measured, one build at a time, each cold. *moec*: from
 the spec to a package. *nvcc*: \`node cuda/build.js\` in it, its parts side by side. *Spill bytes*: stored and loaded, per thread, over all kernels.
+A library for sm_80 also holds machine code for sm_90; registers and spills are those of both.
 
 nvcc ${version}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, load average ${load.toFixed(1)} when it began, ${((performance.now() - began) / 60_000).toFixed(0)} minutes in all.
 ${slow.length === 0 ? `No example takes longer than ${LIMIT_SECONDS} s.` : `Longer than ${LIMIT_SECONDS} s: ${slow.join(', ')}.`}

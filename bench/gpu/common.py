@@ -126,7 +126,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             rows = t.contiguous().view(t.shape[0], -1)
             step = max(1, (256 << 20) // max(1, rows[0].numel() * rows.element_size()))
             for first in range(0, rows.shape[0], step):
-                f.write(rows[first : first + step].view(torch.uint8).cpu().numpy().tobytes())
+                f.write(rows[first : first + step].view(torch.uint8).cpu().numpy())
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

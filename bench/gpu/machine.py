@@ -49,7 +49,7 @@ def describe(results: Results, timer: Timer, device: torch.device) -> None:
     facts = nvidia_smi("driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit")
     if timer.cuda:
         p = torch.cuda.get_device_properties(device)
-        own = {"device": p.name, "multiprocessors": p.multi_processor_count, "l2Bytes": p.L2_cache_size, "memoryBytes": p.total_memory}
+        own = {"device": p.name, "multiprocessors": p.multi_processor_count, "l2Bytes": getattr(p, "L2_cache_size", None), "memoryBytes": p.total_memory}
     else:
         own = {"device": f"{platform.processor() or 'CPU'} (rehearsal, no measurement)"}
     try:

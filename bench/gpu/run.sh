@@ -22,12 +22,10 @@ readonly LOG=$OUTPUT/log.txt
 readonly END=$((SECONDS + ${MOEC_SECONDS:-560}))
 readonly PYTHON=${MOEC_PYTHON:-python3}
 BENCH_FLAGS=()
-BUILD_FLAGS=()
 mkdir -p "$OUTPUT" "$REPORTS" "$WORK"
 if [ "${MOEC_REHEARSE:-0}" = 1 ]; then
-  export MOEC_CUDA_EMULATE=1 MOEC_SHAPES=${MOEC_SHAPES:-toy} MOEC_TOKENS=${MOEC_TOKENS:-1,8,40}
+  export MOEC_CUDA_EMULATE=1 MOEC_SHAPES=${MOEC_SHAPES:-toy} MOEC_TOKENS=${MOEC_TOKENS:-1,8,40} MOEC_ARCH=${MOEC_ARCH:-sm_90a}
   BENCH_FLAGS=(--device cpu --rounds 2)
-  BUILD_FLAGS=(--emulate)
 fi
 
 say() { printf '%s\n' "$*" | tee -a "$LOG"; }
@@ -66,13 +64,18 @@ unpack() {
 
 # Libraries that were not built beforehand, several at once.
 build_missing() {
-  local directories=()
-  for d in "$WORK"/packages/* "$WORK"/models/* "$WORK"/golden/*; do
-    [ ! -d "$d/cuda" ] || compgen -G "$d/cuda/lib/*.so" >/dev/null || directories+=("$d")
+  local directories=() flags=() wanted='*-sm_*.so' all=("$WORK"/packages/* "$WORK"/models/* "$WORK"/golden/*)
+  if [ "${MOEC_CUDA_EMULATE:-0}" = 1 ]; then
+    flags=(--emulate)
+    wanted='*-emulated.so'
+    all=("$WORK"/packages/toy*)
+  fi
+  for d in "${all[@]}"; do
+    [ ! -d "$d/cuda" ] || compgen -G "$d/cuda/lib/$wanted" >/dev/null || directories+=("$d")
   done
   [ ${#directories[@]} = 0 ] || {
     say "building ${#directories[@]} libraries"
-    printf '%s\0' "${directories[@]}" | timeout -k 5 "$(least "$(left)" 300)" xargs -0 -P "$(nproc)" -I{} "$NODE" {}/cuda/build.js "${BUILD_FLAGS[@]}" >>"$LOG" 2>&1
+    printf '%s\0' "${directories[@]}" | timeout -k 5 "$(least "$(left)" 300)" xargs -0 -P "$(nproc)" -I{} "$NODE" {}/cuda/build.js "${flags[@]}" >>"$LOG" 2>&1
   }
 }
 
@@ -85,14 +88,21 @@ architecture() {
 }
 
 conformance() {
-  local binary=$WORK/conformance flags
-  [ "$ARCH" = sm_90a ] && flags=arch=compute_90a,code=sm_90a || flags=arch=compute_80,code=sm_80
-  if nvcc -O3 -std=c++17 --fmad=false -gencode "$flags" -o "$binary" tests/codegen/cuda/conformance.cu; then
+  local binary=$WORK/conformance source=tests/codegen/cuda/conformance.cu build packages=("$WORK"/packages/*-"$ARCH" "$WORK"/golden/*)
+  case ${MOEC_CUDA_EMULATE:-0}$ARCH in
+    1*)
+      build="g++ -x c++ -std=c++17 -O1 -ffp-contract=off -fno-strict-aliasing"
+      packages=("$WORK"/packages/toy*-"$ARCH")
+      ;;
+    0sm_90a) build="nvcc -O3 -std=c++17 --fmad=false -gencode arch=compute_90a,code=sm_90a" ;;
+    *) build="nvcc -O3 -std=c++17 --fmad=false -gencode arch=compute_80,code=sm_80 -gencode arch=compute_80,code=compute_80" ;;
+  esac
+  if $build -o "$binary" "$source"; then
     "$PYTHON" "$HERE/conformance_rows.py" "$binary" "$RESULTS" 60
   else
-    row "bench/gpu/run.sh conformance" kind=check stage=conformance "name=the build" ok=false "detail=conformance.cu does not compile"
+    row "bench/gpu/run.sh conformance" kind=check stage=conformance "name=the build" ok=false "detail=$source does not compile"
   fi
-  "$NODE" "$WORK/js/bench/gpu/verify.js" "$WORK"/packages/*-"$ARCH" "$WORK"/golden/* --results "$RESULTS"
+  "$NODE" "$WORK/js/bench/gpu/verify.js" "${packages[@]}" --results "$RESULTS"
 }
 
 sanitize() {
@@ -125,7 +135,7 @@ model() {
 profile() {
   # The clocks stay as they are; products first, then whatever else the layer launches.
   timeout -k 5 "$(($1 - 5))" ncu --clock-control none --target-processes all --csv --page details \
-    --section SpeedOfLight --section LaunchStats --section Occupancy --section MemoryWorkloadAnalysis --section ComputeWorkloadAnalysis --section WarpStateStats \
+    --section SpeedOfLight --section LaunchStats --section Occupancy --section MemoryWorkloadAnalysis --section ComputeWorkloadAnalysis --section SchedulerStats \
     --launch-count 24 --log-file "$OUTPUT/profile.csv" \
     "$NODE" "$WORK/js/bench/gpu/exercise.js" "$WORK/packages/deepseekmoe-16b-$ARCH" --tokens 4096,1
   "$PYTHON" "$HERE/profile_rows.py" "$OUTPUT/profile.csv" "$RESULTS"

@@ -53,6 +53,8 @@ def _trim(kernel: object, keep: Callable[[dict[str, int], int, int], bool]) -> N
     kept = [c for c in configs if keep(c.kwargs, c.num_warps, c.num_stages)]
     if kept:
         kernel.configs = kept
+    # And the time it takes over each, by default an eighth of a second.
+    kernel._do_bench = lambda call, quantiles: triton.testing.do_bench(call, warmup=5, rep=30, quantiles=quantiles)
 
 
 def liger(path: Path) -> Peer:

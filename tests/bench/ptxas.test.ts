@@ -17,8 +17,8 @@ ptxas info    : Used 168 registers, used 4 barriers, 48 bytes cumulative stack s
 
 it('reads registers and spills of each kernel', () => {
   expect(readPtxasLog(LOG)).toEqual([
-    { name: 'k0_norm', registers: 40, stack: 0, spillStores: 0, spillLoads: 0 },
-    { name: 'k1_experts', registers: 168, stack: 48, spillStores: 44, spillLoads: 52 },
+    { name: 'k0_norm', arch: 'sm_90a', registers: 40, stack: 0, spillStores: 0, spillLoads: 0 },
+    { name: 'k1_experts', arch: 'sm_90a', registers: 168, stack: 48, spillStores: 44, spillLoads: 52 },
   ]);
   expect(readPtxasLog('nothing of the kind')).toEqual([]);
 });
