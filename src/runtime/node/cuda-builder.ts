@@ -123,21 +123,27 @@ async function compileUnit(plan: Plan, unit: Unit, work: string): Promise<{ read
   return { object: kept, said };
 }
 
-/** All of `items`, at most `width` at a time; the first failure ends it, when what runs has ended. */
-async function inParallel<T, R>(items: readonly T[], width: number, work: (item: T) => Promise<R>): Promise<R[]> {
+/** All of `items`, at most `width` at a time; the first failure ends the others through the signal that they are given. */
+async function inParallel<T, R>(items: readonly T[], width: number, signal: Signal | undefined, work: (item: T, signal: Signal) => Promise<R>): Promise<R[]> {
+  const end = new AbortController();
+  const stop = (): void => end.abort(signal?.reason);
+  if (signal?.aborted === true) stop();
+  signal?.addEventListener('abort', stop, { once: true });
   const results: R[] = [];
   const failures: unknown[] = [];
   const queue = [...items.entries()];
   const worker = async (): Promise<void> => {
     for (let next = queue.shift(); next !== undefined && failures.length === 0; next = queue.shift()) {
       try {
-        results[next[0]] = await work(next[1]);
+        results[next[0]] = await work(next[1], end.signal);
       } catch (error) {
         failures.push(error);
+        stop();
       }
     }
   };
   await Promise.all(Array.from({ length: Math.max(1, width) }, worker));
+  signal?.removeEventListener('abort', stop);
   if (failures.length > 0) throw failures[0];
   return results;
 }
@@ -149,8 +155,8 @@ async function build(plan: Plan, path: string, jobs: number, onProgress: BuildOp
     let done = 0;
     const total = units.length + 1;
     onProgress?.(done, total);
-    const compiled = await inParallel(units, jobs, async (unit) => {
-      const result = await compileUnit(plan, unit, work);
+    const compiled = await inParallel(units, jobs, plan.signal, async (unit, signal) => {
+      const result = await compileUnit({ ...plan, signal }, unit, work);
       onProgress?.(++done, total);
       return result;
     });
