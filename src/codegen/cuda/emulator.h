@@ -1,8 +1,8 @@
-// Runs CUDA C++ text on the CPU under g++ or clang++; needs no CUDA toolkit.
+// Runs CUDA C++ text on the CPU, x86-64 or aarch64, under g++; needs no CUDA toolkit.
 //
 // A thread of a block is a fiber with a stack of its own. All fibers share one OS thread, blocks run one after another. A fiber
 // runs until it blocks: at a barrier, in a collective of its warp or warpgroup, or waiting for an mbarrier. A missing barrier
-// therefore shows as wrong numbers in one of the orders below, not by luck but every time.
+// therefore shows as wrong numbers in some of the orders below, and in every run of them.
 //
 //   MOEC_EMULATE_ORDER   fwd (default) | rev | rand[:seed] | step: who runs first. fwd and rev let one warp run as far as it can
 //                        (the largest skew between warps), step keeps them abreast (finds least: use it to debug only).
@@ -18,8 +18,10 @@
 //
 // Not seen: plain loads and stores of shared memory while a copy is in flight (they give wrong numbers instead), plain stores that
 // lack a fence.proxy.async where any thread has fenced since, registers used while a product is in flight other than as wrong
-// numbers, anything between blocks, memory order, clusters, speed, how tensor cores round. Out-of-bounds accesses of device
-// memory are found under -fsanitize=address; without it, only stores just past an allocation are.
+// numbers, anything between blocks, memory order, clusters, speed, how tensor cores round, block sizes beyond __launch_bounds__.
+// Waiting for another block is found where it polls by atomics; by plain loads it never ends. Out-of-bounds accesses of device
+// memory are found under -fsanitize=address, misaligned ones under -fsanitize=alignment; without these, only stores just past an
+// allocation are.
 //
 // Compile with -std=c++17 -ffp-contract=off -fno-strict-aliasing (kernels read vectors as other types) -Wno-psabi (tensor maps are
 // passed by value with their alignment of 64 bytes).

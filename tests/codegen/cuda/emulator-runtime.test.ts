@@ -18,8 +18,8 @@ describe.skipIf(!hasGcc)(`the emulated CUDA runtime${NEEDS_GCC}`, () => {
   });
 });
 
-describe.skipIf(!hasGcc)(`the emulator under AddressSanitizer${NEEDS_GCC}`, () => {
-  const program = (): string => build('runtime.cu', ['-O1', '-g', '-pthread', '-fsanitize=address']);
+describe.skipIf(!hasGcc)(`the emulator under sanitizers${NEEDS_GCC}`, () => {
+  const program = (): string => build('runtime.cu', ['-O1', '-g', '-pthread', '-fsanitize=address,alignment', '-fno-sanitize-recover=alignment']);
   const environment = { ASAN_OPTIONS: 'detect_leaks=0' };
 
   it('finds nothing where there is nothing', BUILDS, () => {
@@ -34,5 +34,10 @@ describe.skipIf(!hasGcc)(`the emulator under AddressSanitizer${NEEDS_GCC}`, () =
     const { status, err } = run(program(), ['read-beyond-shared'], environment);
     expect(status).not.toBe(0);
     expect(err).toMatch(/use-after-poison[\s\S]*beyond_shared_kernel/);
+  });
+  it('finds a misaligned load', () => {
+    const { status, err } = run(program(), ['read-misaligned'], environment);
+    expect(status).not.toBe(0);
+    expect(err).toMatch(/runtime\.cu:\d+:\d+: runtime error: .*misaligned address 0x[0-9a-f]+.*which requires 16 byte alignment/);
   });
 });

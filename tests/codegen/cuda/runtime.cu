@@ -1,6 +1,6 @@
 // The emulator's part of the CUDA runtime, to be run under the emulator only:
 //
-//   runtime all | devices | memory | read-beyond | read-beyond-shared
+//   runtime all | devices | memory | read-beyond | read-beyond-shared | read-misaligned
 //
 // Prints what does not hold; exits with 0 if all does.
 #define MOEC_HOPPER
@@ -32,6 +32,8 @@ __global__ void shared_kernel(uint32_t* y) {
 }
 
 __global__ void beyond_shared_kernel(float* y) { y[threadIdx.x] = reinterpret_cast<float*>(moec_smem)[threadIdx.x + 1]; }
+
+__global__ void misaligned_kernel(const float* x, float* y) { y[threadIdx.x] = reinterpret_cast<const float4*>(x + 1)[threadIdx.x].w; }
 
 static float first_of(const float* device) {
   float value = 0;
@@ -205,16 +207,14 @@ static void memory() {
   EXPECT(cudaFree(y) == cudaSuccess);
 }
 
-/** A kernel reads past an allocation or past its shared memory: only AddressSanitizer sees it. */
-static void read_beyond(bool shared) {
+/** A kernel reads what it must not: only sanitizers see it. */
+static void read_wrongly(const char* what) {
   float* x = nullptr;
   float* y = nullptr;
   EXPECT(cudaMalloc(&x, 32 * 4) == cudaSuccess && cudaMalloc(&y, 32 * 4) == cudaSuccess);
-  if (shared) {
-    MOEC_LAUNCH(beyond_shared_kernel, 1, 32, 32 * 4, nullptr, y);
-  } else {
-    MOEC_LAUNCH(read_kernel, 1, 32, 0, nullptr, x, y, 1u);
-  }
+  if (strcmp(what, "read-beyond") == 0) MOEC_LAUNCH(read_kernel, 1, 32, 0, nullptr, x, y, 1u);
+  if (strcmp(what, "read-beyond-shared") == 0) MOEC_LAUNCH(beyond_shared_kernel, 1, 32, 32 * 4, nullptr, y);
+  if (strcmp(what, "read-misaligned") == 0) MOEC_LAUNCH(misaligned_kernel, 1, 4, 0, nullptr, x, y);
 }
 
 int main(int argc, char** argv) {
@@ -223,8 +223,8 @@ int main(int argc, char** argv) {
     devices();
   } else if (strcmp(what, "memory") == 0) {
     memory();
-  } else if (strncmp(what, "read-beyond", 11) == 0) {
-    read_beyond(what[11] != '\0');
+  } else if (strncmp(what, "read-", 5) == 0) {
+    read_wrongly(what);
   } else {
     graphs();
     events();
