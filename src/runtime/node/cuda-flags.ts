@@ -26,8 +26,11 @@ const defines = (arch: CudaArch): string[] => (arch === 'sm_80' ? ['-DMOEC_ARCH=
 const EMULATOR_FLAGS = ['-x', 'c++', '-std=c++17', '-O1', '-ffp-contract=off', '-fno-strict-aliasing', '-fPIC', '-fvisibility=hidden', '-Wno-psabi'];
 const SANITIZER_FLAGS = ['-fsanitize=address', '-fno-omit-frame-pointer', '-g'];
 
-/** `--fmad=false`: where a product and a sum are to be one operation, the kernels say so. */
-const DEVICE_FLAGS = ['-std=c++17', '-O3', '--fmad=false', '-Xptxas', '-v', '-Xcompiler', '-fPIC,-fvisibility=hidden'];
+/**
+ * `--fmad=false`: where a product and a sum are to be one operation, the kernels say so. `-prec-div=false`: quotients within 2 units
+ * in the last place and without a branch, which would keep the independent ones of an epilogue from overlapping.
+ */
+const DEVICE_FLAGS = ['-std=c++17', '-O3', '--fmad=false', '-prec-div=false', '-Xptxas', '-v', '-Xcompiler', '-fPIC,-fvisibility=hidden'];
 
 /** Of one translation unit, without its names. */
 export function compileFlags({ arch, emulate, sanitize }: CudaFlavour): readonly string[] {
