@@ -45,11 +45,11 @@ function setStacks(koffi: Koffi): void {
   }
 }
 
-/** @throws NoKoffiError */
-export async function nodeKoffi(): Promise<Koffi> {
+/** @param beside how the package is imported by name. @throws NoKoffiError */
+export async function nodeKoffi(beside: () => Promise<unknown> = () => import('koffi')): Promise<Koffi> {
   const held: unknown = Reflect.get(globalThis, KEY);
   if (isKoffi(held)) return held;
-  const module = await importOptional('koffi', () => import('koffi')).catch((error: unknown) => {
+  const module = await importOptional('koffi', beside).catch((error: unknown) => {
     throw new NoKoffiError('the package koffi, which calls the CUDA library, cannot be loaded', { fix: 'npm install koffi', cause: error });
   });
   const koffi = entryOf(module);
