@@ -18,21 +18,29 @@ interface Manifest {
   readonly kernels: readonly { readonly name: string; readonly sharedBytes: number }[];
 }
 
+/** Seconds by the clock, and of all processors. */
+interface Seconds {
+  readonly wall: number;
+  readonly cpu: number;
+}
+
 interface Built {
   readonly kernels: number;
-  readonly compileSeconds: number;
-  readonly buildSeconds: number;
+  readonly compile: Seconds;
+  readonly build: Seconds;
   readonly uses: readonly KernelUse[];
   readonly sharedBytes: number;
 }
 
-/** Runs a command to its end. @throws Error with what it said where it fails */
-function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): number {
+/** Runs a command to its end; bash knows what all of its processes used. @throws Error with what it said where it fails */
+function run(command: string, args: readonly string[]): Seconds {
   const began = performance.now();
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', env: { ...process.env, ...env } });
+  const script = 'TIMEFORMAT="seconds of CPU: %U %S"; time "$@"';
+  const { status, stdout, stderr, error } = spawnSync('bash', ['-c', script, 'bash', command, ...args], { encoding: 'utf8' });
   if (error !== undefined) throw error;
   if (status !== 0) throw new Error(`${basename(command)} ${args.join(' ')} ends with ${status}:\n${stdout}${stderr}`.slice(0, 2000));
-  return (performance.now() - began) / 1000;
+  const [, user = 'NaN', system = 'NaN'] = /seconds of CPU: ([\d.]+) ([\d.]+)\s*$/.exec(stderr) ?? [];
+  return { wall: (performance.now() - began) / 1000, cpu: Number(user) + Number(system) };
 }
 
 /** Compiles a spec and builds its library, cold, with a compiler that also tells what it used. */
@@ -46,13 +54,13 @@ function build(spec: string, arch: string): Built {
     writeFileSync(nvcc, `#!/bin/sh\nout=$(mktemp)\nnvcc -Xptxas=-v "$@" 2>"$out"\nstatus=$?\ncat "$out" >>"${log}"\ncat "$out" >&2\nrm -f "$out"\nexit $status\n`);
     chmodSync(nvcc, 0o755);
     writeFileSync(log, '');
-    const compileSeconds = run(process.execPath, ['dist/cli/main.js', 'compile', spec, '--target', 'cuda', '--arch', arch, '--skip-build', '--out', packaged]);
+    const compile = run(process.execPath, ['dist/cli/main.js', 'compile', spec, '--target', 'cuda', '--arch', arch, '--skip-build', '--out', packaged]);
     // The scaled-down twin that carries the golden vectors is a program of its own: it is not what this measures.
     rmSync(join(packaged, 'golden'), { recursive: true, force: true });
-    const buildSeconds = run(process.execPath, [join(packaged, 'cuda/build.js'), '--nvcc', nvcc]);
+    const built = run(process.execPath, [join(packaged, 'cuda/build.js'), '--nvcc', nvcc]);
     const { kernels } = JSON.parse(readFileSync(join(packaged, 'manifest.json'), 'utf8')) as Manifest;
     const uses = readPtxasLog(readFileSync(log, 'utf8'));
-    return { kernels: kernels.length, compileSeconds, buildSeconds, uses, sharedBytes: Math.max(0, ...kernels.map((k) => k.sharedBytes)) };
+    return { kernels: kernels.length, compile, build: built, uses, sharedBytes: Math.max(0, ...kernels.map((k) => k.sharedBytes)) };
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
@@ -67,15 +75,15 @@ function rowOf(spec: string, arch: string): { readonly cells: readonly string[];
     const spilling = b.uses.filter((u) => spilled(u) > 0);
     const nameOf = (u: KernelUse): string => `\`${u.name}\`${u.arch === arch ? '' : ` (${u.arch})`}`;
     const cells = [
-      spec.slice('examples/'.length), arch, String(b.kernels), b.compileSeconds.toFixed(1), b.buildSeconds.toFixed(1), String(most(b.uses.map((u) => u.registers))),
+      spec.slice('examples/'.length), arch, String(b.kernels), b.compile.wall.toFixed(1), b.compile.cpu.toFixed(1), b.build.wall.toFixed(1), b.build.cpu.toFixed(1), String(most(b.uses.map((u) => u.registers))),
       String(b.uses.reduce((n, u) => n + spilled(u), 0)), (b.sharedBytes / 1024).toFixed(1), [...new Set(spilling.map(nameOf))].join(', '),
     ];
     const spills = spilling.map((u) => `- ${spec.slice('examples/'.length)}, ${arch}: ${nameOf(u)}: ${u.registers} registers, ${u.spillStores} bytes stored, ${u.spillLoads} loaded`);
-    return { cells, spills, seconds: b.compileSeconds + b.buildSeconds };
+    return { cells, spills, seconds: b.compile.wall + b.build.wall };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     process.stderr.write(`${why}\n`);
-    return { cells: [spec.slice('examples/'.length), arch, 'fails', '', '', '', '', '', why.split('\n')[1]?.slice(0, 120) ?? ''], spills: [], seconds: 0 };
+    return { cells: [spec.slice('examples/'.length), arch, 'fails', '', '', '', '', '', '', '', why.split('\n')[1]?.slice(0, 120) ?? ''], spills: [], seconds: 0 };
   }
 }
 
@@ -88,32 +96,37 @@ const chosen = specs.filter((f) => words.length === 0 || words.some((w) => f.inc
 const load = loadavg()[0] ?? 0;
 const began = performance.now();
 
-const rows = chosen.flatMap((spec) => ARCHITECTURES.map((arch) => {
-  const row = rowOf(spec, arch);
-  process.stdout.write(`${row.cells.join('  ')}\n`);
-  return row;
-}));
-
-const COLUMNS = ['spec', 'arch', 'kernels', 'moec s', 'nvcc s', 'most registers', 'spill bytes', 'most shared KiB', 'kernels that spill'];
+const COLUMNS = ['spec', 'arch', 'kernels', 'moec s', 'CPU s', 'nvcc s', 'CPU s', 'most registers', 'spill bytes', 'most shared KiB', 'kernels that spill'];
 const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-const spills = rows.flatMap((r) => r.spills);
-const slow = rows.filter((r) => r.seconds > LIMIT_SECONDS).map((r) => `${r.cells[0]} for ${r.cells[1]}`);
-const text = `# The examples through nvcc
+const rows: ReturnType<typeof rowOf>[] = [];
+
+/** The page of the rows so far. */
+function page(): string {
+  const spills = rows.flatMap((r) => r.spills);
+  const slow = rows.filter((r) => r.seconds > LIMIT_SECONDS).map((r) => `${r.cells[0]} for ${r.cells[1]}`);
+  const missing = chosen.length * ARCHITECTURES.length - rows.length;
+  return `# The examples through nvcc
 
 Made by \`npm run build && npx tsc -p bench && node .moec/bench/ptxas.js\`; every row is measured, one build at a time, each cold. *moec*: from
-the spec to a package. *nvcc*: \`node cuda/build.js\` in it, its parts side by side. *Spill bytes*: stored and loaded, per thread, over all kernels.
-A library for sm_80 also holds machine code for sm_90; registers and spills are those of both.
+the spec to a package. *nvcc*: \`node cuda/build.js\` in it, its parts side by side; *CPU*: the same over all cores, which other load on the
+machine changes less. *Spill bytes*: stored and loaded, per thread, over all kernels. A library for sm_80 also holds machine code for sm_90;
+registers and spills are those of both.
 
-nvcc ${version}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, load average ${load.toFixed(1)} when it began, ${((performance.now() - began) / 60_000).toFixed(0)} minutes in all.
-${slow.length === 0 ? `No example takes longer than ${LIMIT_SECONDS} s.` : `Longer than ${LIMIT_SECONDS} s: ${slow.join(', ')}.`}
+nvcc ${version ?? ''}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, load average ${load.toFixed(1)} when it began, ${((performance.now() - began) / 60_000).toFixed(0)} minutes in all.${missing === 0 ? '' : ` Not finished: ${missing} rows are missing.`}
+${slow.length === 0 ? `No example takes longer than ${LIMIT_SECONDS} s.` : `Longer than ${LIMIT_SECONDS} s by the clock, moec and nvcc together: ${slow.join(', ')}.`}
 
-${[COLUMNS, COLUMNS.map((_, i) => (i < 2 || i === 8 ? '---' : '---:')), ...rows.map((r) => r.cells)].map(line).join('\n')}
+${[COLUMNS, COLUMNS.map((_, i) => (i < 2 || i === COLUMNS.length - 1 ? '---' : '---:')), ...rows.map((r) => r.cells)].map(line).join('\n')}
 
 ${spills.length === 0 ? 'No kernel spills.' : `Kernels that spill:\n\n${spills.join('\n')}`}
 `;
-if (words.length === 0) {
-  writeFileSync(OUT, text);
-  process.stdout.write(`wrote ${OUT}\n`);
-} else {
-  process.stdout.write(text);
 }
+
+for (const spec of chosen) {
+  for (const arch of ARCHITECTURES) {
+    const row = rowOf(spec, arch);
+    rows.push(row);
+    process.stdout.write(`${row.cells.join('  ')}\n`);
+    if (words.length === 0) writeFileSync(OUT, page());
+  }
+}
+process.stdout.write(words.length === 0 ? `wrote ${OUT}\n` : page());

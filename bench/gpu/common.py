@@ -1,4 +1,4 @@
-"""What every GPU script here shares: the clock, the result file, tensors on disk."""
+"""What the GPU scripts share: the clock, and tensors on disk."""
 from __future__ import annotations
 
 import json
@@ -14,19 +14,6 @@ BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
 FLUSH_BYTES = 256 << 20
 """Written between timed decode calls: several times the L2 of any device."""
-
-
-class Results:
-    """Appends one JSON object a line, at once: what was measured survives whatever comes after."""
-
-    def __init__(self, path: Path, command: str) -> None:
-        self.path = path
-        self.command = command
-
-    def add(self, kind: str, **row: object) -> None:
-        line = {"kind": kind, **row, "command": self.command}
-        with self.path.open("a") as f:
-            f.write(json.dumps(line) + "\n")
 
 
 class Deadline:

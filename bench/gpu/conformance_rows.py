@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import Results
+from result_rows import Results
 
 LINE = re.compile(r"^(?P<name>\S.*?)\s+(?P<count>\d+) values\s+(?P<detail>.*?)\s+(?P<verdict>ok|FAIL)$")
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from common import Deadline, Results, Timer, first_line, median, quantile, read_safetensors, scratch_directory, write_safetensors
+from common import Deadline, Timer, first_line, median, quantile, read_safetensors, scratch_directory, write_safetensors
 from inputs import Case, Layer, Shape, error_of, make_case, random_dense, random_layer, shapes, swiglu
 from machine import clocks, describe
 from moec_client import CompiledLayer, Moec
 from peers import ROUTER, TORCH_PEERS, Peer, cublas_dense
+from result_rows import Results
 
 DECODE_TOKENS = 64
 """Calls of at most so many tokens begin with a cold L2."""
@@ -73,21 +74,19 @@ class Bench:
 
     def of_peer(self, peer: Peer, layer: Layer, case: Case, compare: bool) -> Contestant | None:
         """The fastest of the peer's candidates that compute the layer."""
-        best: tuple[float, str, Callable[[], torch.Tensor], tuple[float, float] | None] | None = None
+        best: tuple[float, Contestant] | None = None
         for name, call in peer.make(layer, case):
             error = error_of(call(), case.y) if compare else None
             if error is not None and not error.ok:
-                self.skip(layer.shape.name, f"{peer.name} {name}", f"wrong: error {error.relative:.1e}, worst row {error.worst_row:.1e}", case.tokens, case.routing)
+                what = f"{peer.name} {name}".strip()
+                self.skip(layer.shape.name, what, f"wrong: error {error.relative:.1e}, worst row {error.worst_row:.1e}", case.tokens, case.routing)
                 continue
-            call()
-            time = median(self.timer.times(call, 5, case.tokens <= DECODE_TOKENS))
+            run, mode = self.timer.captured(call) if peer.graph else (call, "eager")
+            time = median(self.timer.times(run, 5, case.tokens <= DECODE_TOKENS))
             if best is None or time < best[0]:
-                best = (time, name, call, None if error is None else (error.relative, error.worst_row))
-        if best is None:
-            return None
-        _, name, call, error_pair = best
-        run, mode = self.timer.captured(call) if peer.graph else (call, "eager")
-        return Contestant(peer.name, f"{name} {mode}".strip(), lambda runs, flush: self.timer.times(run, runs, flush), error_pair)
+                pair = None if error is None else (error.relative, error.worst_row)
+                best = (time, Contestant(peer.name, f"{name} {mode}".strip(), lambda runs, flush, run=run: self.timer.times(run, runs, flush), pair))
+        return None if best is None else best[1]
 
     def of_compiled(self, layer: CompiledLayer, case: Case, expected: torch.Tensor) -> Contestant | None:
         rows, out = self.scratch / "x.safetensors", self.scratch / "y.safetensors"
@@ -216,7 +215,10 @@ class Bench:
                     if self.deadline.left() < 15:
                         self.skip(shape.name, "all", "the time of this stage is up", tokens, routing)
                         continue
-                    self.case(layer, dense, [p for p in compiled if p.process.alive], tokens, routing)
+                    try:
+                        self.case(layer, dense, [p for p in compiled if p.process.alive], tokens, routing)
+                    except Exception as error:  # noqa: BLE001 - such as memory that one more size does not find
+                        self.skip(shape.name, "all", first_line(error), tokens, routing)
                     gc.collect()
                     if self.timer.cuda:
                         torch.cuda.empty_cache()

@@ -8,7 +8,8 @@ from datetime import date
 
 import torch
 
-from common import Results, Timer, median
+from common import Timer, median
+from result_rows import Results
 
 COPY_BYTES = 2 << 30
 MATMUL = 8192

@@ -5,7 +5,7 @@ import csv
 import sys
 from pathlib import Path
 
-from common import Results
+from result_rows import Results
 
 KEPT = {
     "Duration": "time",

@@ -19,7 +19,7 @@ readonly REPORTS=${OUT:-$ROOT/bench/results}
 readonly OUTPUT=${OUT:-$ROOT/.moec/gpu-out}
 readonly RESULTS=$OUTPUT/results.jsonl
 readonly LOG=$OUTPUT/log.txt
-readonly END=$((SECONDS + ${MOEC_SECONDS:-560}))
+END=$((SECONDS + ${MOEC_SECONDS:-560}))
 readonly PYTHON=${MOEC_PYTHON:-python3}
 BENCH_FLAGS=()
 mkdir -p "$OUTPUT" "$REPORTS" "$WORK"
@@ -159,6 +159,7 @@ stage() { # name, seconds at most
 
 ARCH=${MOEC_ARCH:-$(architecture)}
 if [ "${1:-}" = --inside ]; then
+  END=$((SECONDS + $3 - 5))
   NODE=$WORK/bin/node
   [ ! -d "$WORK/peers" ] || export MOEC_TRITON_PEER=${MOEC_TRITON_PEER:-$WORK/peers}
   "$2" "$3"
