@@ -1,6 +1,6 @@
 /** One spec on both targets: the same experts, and results as close as the storage allows. */
 import { describe, expect, it } from 'vitest';
-import { CUDA_SM80, CUDA_SM90A } from '../../src/driver/profiles.ts';
+import { CUDA_SM80, CUDA_SM90A } from '../../src/target/cuda.ts';
 import type { Deviation } from '../../src/runtime/core/metrics.ts';
 import { hasCompiler } from '../codegen/cuda/emulate.ts';
 import { DAWN_GATE, dawnBench } from './benches.ts';
