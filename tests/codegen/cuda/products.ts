@@ -3,7 +3,7 @@ import { evalSize } from '../../../src/base/size.ts';
 import type { PlanData } from '../../../src/ir/graph/evaluate/data.ts';
 import type { TypedArray } from '../../../src/ir/kernel/interpret.ts';
 import { bf16ToNumber, f16ToNumber } from '../../../src/ir/kernel/numerics.ts';
-import { DROPPED, groupedLinear, linear } from '../../../src/kernels/index.ts';
+import { DROPPED, groupedLinear, headLinear, linear } from '../../../src/kernels/index.ts';
 import type { GroupedProblem, Launch, LinearProblem, TileSchedule } from '../../../src/kernels/index.ts';
 import type { Capabilities } from '../../../src/target/types.ts';
 import { memoryOf, random, stored } from '../../kernels/dense/harness.ts';
@@ -141,34 +141,39 @@ export function grouped({ T, tile, elem = 'bf16', ...form }: GroupedCase, caps: 
   return { launch, T, grid: gridOf(launch, T), memory, wanted };
 }
 
-export interface LinearCase extends Partial<LinearProblem> {
+export interface DenseCase extends Partial<LinearProblem> {
   readonly T: number;
   readonly tile: TileSchedule;
   readonly elem?: Half;
+  /** More than 1: each multiplies its columns of x by a matrix of its own; no bias then, and no residual. */
+  readonly heads?: number;
 }
 
-/** y = x · weightᵀ + bias + residual, without an activation. */
-export function dense({ T, tile, elem = 'bf16', ...form }: LinearCase, caps: Capabilities): Product {
+/** y = scale · (x · weightᵀ + bias) + residual, without an activation. */
+export function dense({ T, tile, elem = 'bf16', heads = 1, ...form }: DenseCase, caps: Capabilities): Product {
   const p: LinearProblem = {
     n: 72, k: 200, epilogue: { kind: 'none' }, scale: 1, residual: false, weightElem: elem, xElem: elem, ...form,
   };
-  const launch = linear(p, { ...tile, oneRow: 0 }, caps);
-  const x = stored(random(T * p.k, 1), elem);
-  const weight = stored(random(p.n * p.k, 2), elem);
+  const schedule = { ...tile, oneRow: 0 } as const;
+  const launch = heads === 1 ? linear(p, schedule, caps) : headLinear({ ...p, heads }, schedule, caps);
+  const x = stored(random(T * heads * p.k, 1), elem);
+  const weight = stored(random(heads * p.n * p.k, 2), elem);
   const bias = stored(random(p.n, 3), elem);
   const residual = random(T * p.n, 4);
-  const values = new Float64Array(T * p.n);
+  const columns = heads * p.n;
+  const values = new Float64Array(T * columns);
   for (let t = 0; t < T; t++) {
-    for (let c = 0; c < p.n; c++) {
+    for (let c = 0; c < columns; c++) {
+      const from = (t * heads + Math.floor(c / p.n)) * p.k;
       let sum = p.biasElem === undefined ? 0 : (bias.values[c] ?? 0);
-      for (let k = 0; k < p.k; k++) sum += (x.values[t * p.k + k] ?? 0) * (weight.values[c * p.k + k] ?? 0);
-      values[t * p.n + c] = sum * p.scale + (p.residual ? (residual[t * p.n + c] ?? 0) : 0);
+      for (let k = 0; k < p.k; k++) sum += (x.values[from + k] ?? 0) * (weight.values[c * p.k + k] ?? 0);
+      values[t * columns + c] = sum * p.scale + (p.residual ? (residual[t * columns + c] ?? 0) : 0);
     }
   }
   const rows = Array.from({ length: T }, (_, t) => t);
-  const memory = (): Memory =>
-    memoryOf(launch, {
-      x: x.data.slice(), weight: weight.data.slice(), bias: bias.data.slice(), residual: residual.slice(), y: results(T * p.n, p.yElem ?? 'f32'),
-    });
-  return { launch, T, grid: gridOf(launch, T), memory, wanted: [{ name: 'y', elem: p.yElem ?? 'f32', columns: p.n, rows, values }] };
+  const memory = (): Memory => {
+    const y = results(T * columns, p.yElem ?? 'f32');
+    return memoryOf(launch, { x: x.data.slice(), weight: weight.data.slice(), bias: bias.data.slice(), residual: residual.slice(), y });
+  };
+  return { launch, T, grid: gridOf(launch, T), memory, wanted: [{ name: 'y', elem: p.yElem ?? 'f32', columns, rows, values }] };
 }

@@ -30,7 +30,11 @@ const REGISTERS: Readonly<Record<number, { readonly producer: number; readonly c
   2: { producer: 56, consumer: 224 },
 };
 
-/** The same kernel where no main loop asks for wgmma. Throws InvalidKernelError on one that is not well formed, Error on what roles cannot run. */
+/**
+ * The same kernel where no main loop asks for wgmma.
+ *
+ * @throws InvalidKernelError on a kernel that is not well formed, Error on what roles cannot run
+ */
 export function specialise(kernel: Kernel): Kernel {
   const loops = walkStmts(kernel.body).filter((s) => s.k === 'tile.mainloop');
   if (!loops.some((s) => s.schedule.variant === 'wgmma')) return kernel;
@@ -113,14 +117,18 @@ function multiply(kernel: Kernel, consumer: Consumer, elem: HalfElem): readonly 
 }
 
 /** One map for each buffer that boxes are copied of. */
-function tensorMaps(loops: readonly Mainloop[], source: RowSource, fresh: Fresh, fail: (why: string) => never): ReadonlyMap<string, TensorMap> {
+function tensorMaps(
+  loops: readonly Mainloop[], source: RowSource, fresh: Fresh, fail: (why: string) => never,
+): ReadonlyMap<string, TensorMap> {
   const maps = new Map<string, TensorMap>();
   const add = ({ buf, matrix }: View, cols: number, boxRows: number): void => {
     if (matrix === undefined) return fail(`the rows of ${buf.name} do not lie one after another, so no box of them can be copied`);
     const shape = { param: buf.name, cols, boxRows, ...(matrix.rows === undefined ? {} : { rows: matrix.rows }) };
     const known = maps.get(buf.name);
     if (known === undefined) maps.set(buf.name, { name: fresh(`${buf.name}_map`), ...shape });
-    else if (known.rows !== shape.rows || known.cols !== cols || known.boxRows !== boxRows) fail(`${buf.name} is used as matrices of different shapes`);
+    else if (known.rows !== shape.rows || known.cols !== cols || known.boxRows !== boxRows) {
+      fail(`${buf.name} is used as matrices of different shapes`);
+    }
   };
   for (const s of loops) {
     if (source === 'boxes') add(s.a, s.depth, s.tile.rows);
@@ -142,12 +150,12 @@ function wantLoops(
   if (!loops.every(same)) fail('main loops of wgmma share one ring: their tiles and schedules must be the same');
   for (const s of loops) {
     const odd = [s.a, ...s.b].find((v) => v.buf.elem !== elem || v.buf.lanes !== 4);
-    if (odd !== undefined) fail(`wgmma reads runs of 4 elements of ${elem} from all operands, not ${odd.buf.lanes} of ${odd.buf.elem} from ${odd.buf.name}`);
+    if (odd !== undefined) fail(`wgmma reads runs of 4 elements of ${elem}, not ${odd.buf.lanes} of ${odd.buf.elem} from ${odd.buf.name}`);
     if (s.depth % CHUNK !== 0) fail(`a depth of ${s.depth} is no multiple of ${CHUNK}`);
   }
   const { consumers, bk, stages } = schedule;
   if (bk !== DEPTH || stages < 2) fail(`wgmma wants slices of ${DEPTH} columns and two stages, not ${bk} and ${stages}`);
-  if (tile.rows !== GROUP_ROWS * consumers) fail(`${consumers} consumers multiply ${GROUP_ROWS * consumers} rows, the tile has ${tile.rows}`);
+  if (tile.rows !== GROUP_ROWS * consumers) fail(`${consumers} consumers multiply ${GROUP_ROWS} rows each, the tile has ${tile.rows}`);
   if (block !== WARPGROUP * (consumers + 1)) fail(`${consumers} consumers and a producer in a block of ${block} threads`);
   if (tile.cols % 8 !== 0 || !isWgmmaWidth(tile.count * tile.cols)) fail(`no wgmma has ${tile.count} x ${tile.cols} columns`);
   return { tile, schedule, elem };
@@ -162,7 +170,8 @@ function wantRoles(kernel: Kernel, fail: (why: string) => never): void {
   const written = writtenNames(kernel.body);
   for (const s of walkStmts(kernel.body)) {
     if (!ALLOWED.has(s.k)) fail(`${s.k} beside a main loop of wgmma`);
-    if (s.k === 'tile.mainloop' && [s.a, ...s.b].some((v) => written.has(v.buf.name))) fail('a main loop of wgmma reads what the kernel writes');
+    const views = s.k === 'tile.mainloop' ? [s.a, ...s.b] : [];
+    if (views.some((v) => written.has(v.buf.name))) fail('a main loop of wgmma reads what the kernel writes');
     for (const e of exprsOf(s)) {
       if (someExpr(e, (x) => x.k === 'load' && written.has(x.buf.name))) fail('what a kernel of wgmma writes it cannot read');
     }
