@@ -16,7 +16,7 @@ export function openFailure(code: number, text: string, library: string): MoecEr
     case CODE.insufficientDriver:
       return new NoCudaDriverError(`there is no NVIDIA driver, or it is too old: ${text}`, {
         details,
-        fix: 'install a driver for this GPU (nvidia-smi tells its version), or use one of the emulated library: load({ emulate: true })',
+        fix: 'install a driver for this GPU (nvidia-smi tells its version); without a GPU: node cuda/build.js --emulate, then load({ emulate: true })',
       });
     case CODE.noDevice:
     case CODE.invalidDevice:

@@ -29,6 +29,15 @@ function missing(root: string, path: string, emulate: boolean, other: boolean): 
   });
 }
 
+/** AddressSanitizer must be in the process from its beginning: loaded later it ends the process. */
+function checkSanitizer(path: string): void {
+  if (process.env['LD_PRELOAD']?.includes('asan') === true) return;
+  throw new NoCudaLibraryError('MOEC_EMULATE_ASAN=1 asks for a library with AddressSanitizer, which this process was started without', {
+    details: { path },
+    fix: 'start it as: LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 node ...',
+  });
+}
+
 /**
  * @param directory the folder that holds the manifest, as a path or a `file:` URL
  * @param emulate undefined: as the environment says; an emulated library is never taken where it was not asked for
@@ -41,5 +50,6 @@ export async function openPackageLibrary(directory: string, cuda: ManifestCuda, 
   const emulated = libraryPath(root, cuda, { arch, emulate: true, sanitize: wantsSanitizer() });
   const path = wanted ? emulated : libraryPath(root, cuda, { arch, emulate: false });
   if (!existsSync(path)) throw missing(root, path, wanted, existsSync(emulated));
+  if (wanted && wantsSanitizer()) checkSanitizer(path);
   return loadCudaLibrary(path);
 }
