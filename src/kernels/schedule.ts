@@ -5,6 +5,7 @@
 import type { MainloopSchedule } from '../ir/kernel/types.ts';
 import { isWgmmaWidth } from '../target/cuda.ts';
 import type { Capabilities, Verdict } from '../target/types.ts';
+import { teamSize } from './team.ts';
 
 /** A block computes bm x bn outputs, in slices of depth bk where operands are staged; the variant says by what. */
 export type TileSchedule = FmaTile | MmaTile | WgmmaTile;
@@ -180,18 +181,29 @@ export interface MatvecSchedule {
   readonly team: number;
   /** Columns a team computes at once. */
   readonly cols: number;
+  /** Where teams are subgroups: accesses of each weight row that a thread has under way; 1 where not said. */
+  readonly unroll?: number;
+  /** Where teams are subgroups: teams that share the slots of a token's columns (combining products only); 1 where not said. */
+  readonly ways?: number;
 }
 
-export const matvecColumns = (s: MatvecSchedule): number => (s.block / s.team) * s.cols;
+export const matvecColumns = (s: MatvecSchedule): number => (s.block / s.team / (s.ways ?? 1)) * s.cols;
+
+/** Whether the teams of a schedule are the subgroups of the device: they join their sums by subgroup operations. */
+export const bySubgroups = (s: MatvecSchedule, caps: Capabilities): boolean => s.team > 1 && teamSize(caps) === s.team;
 
 /** Whether a block can run the schedule on a device. */
 export function legalMatvec(s: MatvecSchedule, count: number, caps: Capabilities): Verdict {
   for (const [name, value] of Object.entries(s)) {
     if (!(Number.isInteger(value) && value > 0)) return no(`${name} is ${value}, not a whole number from 1 up`);
   }
+  const { ways = 1, unroll = 1 } = s;
   if (s.block % s.team !== 0) return no(`a team of ${s.team} does not divide a block of ${s.block}`);
   if (s.block > caps.maxThreadsPerBlock) return no(`${s.block} threads, the device has ${caps.maxThreadsPerBlock} a block`);
-  const bytes = s.team === 1 ? 0 : 4 * s.block * s.cols * count;
+  const joined = bySubgroups(s, caps);
+  if (!joined && (ways > 1 || unroll > 1)) return no(`a team of ${s.team} is no subgroup of the device`);
+  if ((s.block / s.team) % ways !== 0) return no(`${ways} ways do not divide ${s.block / s.team} teams`);
+  const bytes = s.team === 1 ? 0 : joined ? 4 * ways * matvecColumns(s) : 4 * s.block * s.cols * count;
   if (bytes > caps.maxSharedBytes) return no(`${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`);
   return { ok: true };
 }

@@ -97,7 +97,9 @@ function params(kernel: Kernel, names: ModuleParts['names']): string[] {
 function module(parts: ModuleParts): string {
   const { kernel, names, body } = parts;
   const list = params(kernel, names).map((p) => `    ${p}`).join(',\n');
-  const head = `__global__ void __launch_bounds__(${kernel.block}) ${kernel.name}(${list === '' ? '' : `\n${list}`}) {`;
+  // Without a number of blocks, ptxas saves registers for as many as there can be, and waits for each load before the next.
+  const bounds = kernel.resident === undefined ? `${kernel.block}` : `${kernel.block}, ${kernel.resident}`;
+  const head = `__global__ void __launch_bounds__(${bounds}) ${kernel.name}(${list === '' ? '' : `\n${list}`}) {`;
   return ['#pragma once', '', head, ...frame(parts), body, '}', ''].join('\n');
 }
 

@@ -245,6 +245,8 @@ export interface Kernel {
   readonly scalars: readonly ScalarName[];
   /** Threads per block. */
   readonly block: number;
+  /** Blocks that shall find room on one processor at a time, where that matters: it says how many registers a thread may take. A hint. */
+  readonly resident?: number;
   readonly body: readonly Stmt[];
   /** The schedule it was made from, for printing, hashing and tuning. */
   readonly schedule: Readonly<Record<string, number | string>>;

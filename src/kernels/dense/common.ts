@@ -106,6 +106,7 @@ export interface KernelParts {
   readonly params: readonly (readonly [operand: string, buffer: Buffer])[];
   readonly scalars: readonly ScalarName[];
   readonly block: number;
+  readonly resident?: number;
   readonly body: readonly Stmt[];
   readonly schedule: Kernel['schedule'];
   readonly grid: readonly [Size, Size, Size];
@@ -114,7 +115,7 @@ export interface KernelParts {
 export const launch = (p: KernelParts): Launch => ({
   kernel: {
     name: p.name, family: p.family, params: p.params.map(([, buffer]) => buffer), scalars: p.scalars,
-    block: p.block, body: p.body, schedule: p.schedule,
+    block: p.block, ...(p.resident !== undefined && { resident: p.resident }), body: p.body, schedule: p.schedule,
   },
   operands: p.params.map(([operand]) => operand),
   grid: p.grid,

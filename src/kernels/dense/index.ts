@@ -6,6 +6,7 @@ export type { NormProblem, NormSchedule } from './norm.ts';
 export { headLinear, linear, linearShape } from './linear.ts';
 export type { HeadLinearProblem, LinearProblem } from './linear.ts';
 export { linearSchedule, MATVEC_ROWS } from './matmul.ts';
+export { rowsSchedule } from './rows.ts';
 export type { LinearSchedule, MatmulProblem } from './matmul.ts';
 export { act, add, gateMul, glu } from './pointwise.ts';
 export type { ActProblem, AddProblem, GateMulProblem, GluProblem } from './pointwise.ts';

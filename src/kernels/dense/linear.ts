@@ -5,6 +5,7 @@ import type { Capabilities } from '../../target/types.ts';
 import { applyEpilogue } from '../epilogue.ts';
 import type { Epilogue } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
+import type { MatvecSchedule } from '../schedule.ts';
 import { globalBuffer } from './common.ts';
 import type { Rows, Segmented, StorageElem } from './common.ts';
 import { matmul } from './matmul.ts';
@@ -34,7 +35,7 @@ export const linearShape = (p: LinearProblem): MatmulProblem => ({ ...p, heads: 
  * x f32 [rows, k], weight [n, k] (with glu [2n, k]: gate rows, then up rows), bias as long as the weight has
  * rows, residual and y f32 [rows, n]. A split weight runs one step a segment, each with its own columns.
  */
-export function linear(p: LinearProblem, schedule: LinearSchedule | undefined, caps: Capabilities): Launch {
+export function linear(p: LinearProblem, schedule: LinearSchedule | MatvecSchedule | undefined, caps: Capabilities): Launch {
   const bias = p.biasElem === undefined ? undefined : globalBuffer('bias', p.biasElem);
   const residual = p.residual ? globalBuffer('residual', 'f32') : undefined;
   const extra: (readonly [string, Buffer])[] = [];
@@ -69,7 +70,7 @@ export interface HeadLinearProblem extends Rows, Segmented {
 }
 
 /** x f32 [rows, heads · k], weight [heads, n, k] (split over heads, or over n with a single head), y f32 [rows, heads · n]. */
-export const headLinear = (p: HeadLinearProblem, schedule: LinearSchedule | undefined, caps: Capabilities): Launch =>
+export const headLinear = (p: HeadLinearProblem, schedule: LinearSchedule | MatvecSchedule | undefined, caps: Capabilities): Launch =>
   matmul({
     name: `head_linear_${p.heads}x${p.n}x${p.k}`,
     family: 'head_linear',

@@ -11,11 +11,12 @@ import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
 import { walkTiles } from '../persistent.ts';
 import { mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
-import type { TileSchedule } from '../schedule.ts';
+import type { MatvecSchedule, TileSchedule } from '../schedule.ts';
 import {
   define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
 } from './common.ts';
 import type { Rows, Segmented, StorageElem } from './common.ts';
+import { rowsByTeams, rowsSchedule } from './rows.ts';
 
 export type LinearSchedule = TileSchedule & {
   /** 1: a call of a single row runs a tile of one row, others one of bm (of variant fma). */
@@ -73,13 +74,15 @@ export interface MatmulParts {
 }
 
 /** x f32 [rows, heads · k]; weight [heads, products · n, k]; y f32 [rows, heads · n]. Splits run over heads, over n where there is one. */
-export function matmul(parts: MatmulParts, schedule: LinearSchedule | undefined, caps: Capabilities): Launch {
+export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSchedule | undefined, caps: Capabilities): Launch {
   const { family, shape: p } = parts;
   wantWhole(family, { heads: p.heads, n: p.n, k: p.k, segmentRows: p.segmentRows, maxRows: p.maxRows, rowsPerToken: p.rowsPerToken });
   if (p.products === 2 && p.segmentRows !== undefined) {
     throw new Error(`${family}: a weight of gate and up rows cannot be split over its rows`);
   }
-  const s = schedule ?? linearSchedule(p, caps);
+  const chosen = schedule ?? rowsSchedule(p, caps) ?? linearSchedule(p, caps);
+  if ('team' in chosen) return rowsByTeams(parts, chosen, caps);
+  const s = chosen;
   const lanes = lanesFor(p.k);
   const { oneRow, ...tileSchedule } = s;
   wantLegalTile(family, tileSchedule, { k: p.k, lanes, count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' }, caps);

@@ -10,8 +10,8 @@ import type { GroupedProblem } from './grouped-problem.ts';
 export class Params {
   readonly list: (readonly [operand: string, buffer: Buffer])[] = [];
 
-  bind(operand: string, elem: Elem, lanes: Buffer['lanes'] = 1): Buffer {
-    const made = globalBuffer(operand, elem, lanes);
+  bind(operand: string, elem: Elem, lanes: Buffer['lanes'] = 1, streamed = false): Buffer {
+    const made: Buffer = { ...globalBuffer(operand, elem, lanes), ...(streamed && { streamed }) };
     this.list.push([operand, made]);
     return made;
   }
@@ -40,17 +40,18 @@ export interface Sides {
   readonly shared: Side | undefined;
 }
 
-/** Binds x, weights and biases of both sides. */
-export function bindSides(p: GroupedProblem, params: Params): Sides {
+/** Binds x, weights and biases of both sides. `streamed`: no weight is read twice soon. */
+export function bindSides(p: GroupedProblem, params: Params, streamed = false): Sides {
+  const read = (operand: string, elem: Elem, wide: Buffer['lanes']): Buffer => params.bind(operand, elem, wide, streamed);
   const lanes = lanesFor(p.k);
   const x = params.bind('x', p.xElem ?? 'f32', lanes);
-  const weight = params.bind('weight', p.weightElem, lanes);
+  const weight = read('weight', p.weightElem, lanes);
   const routed: Side = { n: p.n, k: p.k, lanes, depth: p.k / lanes, x, weight, bias: params.maybe(p.biasElem, 'bias') };
   const s = p.shared;
   if (s === undefined) return { routed, shared: undefined };
   const wide = lanesFor(s.k);
   const sx = s.ownX ? params.bind('sharedX', s.xElem ?? 'f32', wide) : x;
-  const sw = params.bind('sharedWeight', s.weightElem, wide);
+  const sw = read('sharedWeight', s.weightElem, wide);
   return {
     routed,
     shared: { n: s.n, k: s.k, lanes: wide, depth: s.k / wide, x: sx, weight: sw, bias: params.maybe(s.biasElem, 'sharedBias') },

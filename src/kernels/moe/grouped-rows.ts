@@ -8,8 +8,9 @@ import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
-import { matvecColumns } from '../schedule.ts';
+import { bySubgroups, matvecColumns } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
+import { residentBlocks } from '../team.ts';
 import { define, launch, line, routedRows, routedSize } from './common.ts';
 import { Params, bindSides, finishRow, groupedName, groupedScalars, inFirstSegment, localExpert, weightRow } from './grouped-parts.ts';
 import type { Side } from './grouped-parts.ts';
@@ -19,7 +20,7 @@ import { columnsOf, dots, storing } from './matvec.ts';
 export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabilities): Launch {
   const count = epilogueCount(p.epilogue);
   const params = new Params();
-  const { routed, shared } = bindSides(p, params);
+  const { routed, shared } = bindSides(p, params, bySubgroups(s, caps));
   const ids = params.bind('ids', 'u32');
   const routeWeights = params.maybe(p.routeWeights, 'routeWeights');
   const y = params.bind('y', p.yElem ?? 'f32');
@@ -95,6 +96,7 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
     params: params.list,
     scalars: groupedScalars(p),
     block: s.block,
+    ...(columns.subgroups && { resident: residentBlocks(s.block) }),
     body: columns.parts === undefined ? body : [b.alloc(columns.parts), ...body],
     schedule: { ...s },
     grid: [l.grid[0], l.grid[1], Math.ceil(widest / perBlock)],

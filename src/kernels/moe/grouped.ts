@@ -11,11 +11,13 @@ import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
-import { kernelSharedBytes } from '../schedule.ts';
-import type { FmaTile, TileShape } from '../schedule.ts';
+import { bySubgroups, kernelSharedBytes } from '../schedule.ts';
+import type { FmaTile, MatvecSchedule, TileShape } from '../schedule.ts';
+import { accessesUnderWay, teamSize } from '../team.ts';
 import { lanesFor, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
 import type { StorageElem } from './common.ts';
 import { groupedCombine } from './grouped-combine.ts';
+import { groupedCombineTeams } from './grouped-combine-teams.ts';
 import { groupedRows } from './grouped-rows.ts';
 import { groupedTiles } from './grouped-tiles.ts';
 import type { GroupedProblem, GroupedSchedule } from './grouped-problem.ts';
@@ -27,6 +29,8 @@ const widest = (p: GroupedProblem): number => Math.max(p.n, p.shared?.n ?? 0);
 export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedSchedule {
   const columns = powerOfTwo(widest(p));
   if (p.combine || p.mode === 'direct') {
+    const team = teamSize(caps);
+    if (team !== undefined) return { matvec: teamSchedule(p, team, caps) };
     const block = Math.min(64, caps.maxThreadsPerBlock, columns);
     return { matvec: { block, team: 1, cols: Math.max(1, Math.min(2 / epilogueCount(p.epilogue), columns / block)) } };
   }
@@ -42,6 +46,15 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
   const bn = Math.min(columns, across * tn);
   const tile: FmaTile = { bm: p.tileRows, bn, bk: 16, tm, tn, staging: 'register' };
   return { tile: caps.target === 'cuda' ? staged(tile, shapes, caps) : tile };
+}
+
+/** Teams that are subgroups, four to a block: small blocks share the last of the work evenly. */
+function teamSchedule(p: GroupedProblem, team: number, caps: Capabilities): MatvecSchedule {
+  const lanes = lanesFor(p.k);
+  const bytes = (p.weightElem === 'f32' ? 4 : 2) * lanes;
+  const block = Math.min(4 * team, caps.maxThreadsPerBlock);
+  const ways = p.combine && p.slots > 1 ? 2 : 1;
+  return { block, team, cols: 1, unroll: accessesUnderWay(p.k / lanes, team, bytes, epilogueCount(p.epilogue)), ...(ways > 1 && { ways }) };
 }
 
 /** What the main loops of a sorted problem are over. */
@@ -86,5 +99,6 @@ export function groupedLinear(p: GroupedProblem, schedule: GroupedSchedule | und
     return groupedTiles(p, tile, caps);
   }
   if (matvec === undefined) throw new Error('grouped_linear: this form needs a matvec schedule');
-  return p.combine ? groupedCombine(p, matvec, caps) : groupedRows(p, matvec, caps);
+  if (!p.combine) return groupedRows(p, matvec, caps);
+  return bySubgroups(matvec, caps) ? groupedCombineTeams(p, matvec, caps) : groupedCombine(p, matvec, caps);
 }

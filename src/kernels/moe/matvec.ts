@@ -1,12 +1,14 @@
 /**
  * Rows times matrices, for calls of few rows: a thread (or a team of threads) owns columns and walks down
- * their depth. With teams of one thread the sums are those of the tile kernels, bit for bit.
+ * their depth. With teams of one thread the sums are those of the tile kernels, bit for bit. Teams that are subgroups of
+ * the device work as `team.ts` says.
  */
 import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
-import { legalMatvec } from '../schedule.ts';
+import { bySubgroups, legalMatvec } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
+import { joinSums, teamSums } from '../team.ts';
 import { F32, define } from './common.ts';
 
 /** Where the thread stands: its columns (some may lie beyond the last one) and its part of the depth. */
@@ -16,8 +18,9 @@ export interface Columns {
   readonly member: Expr;
   /** Whether the thread is the one that stores for its team; undefined where every thread is. */
   readonly stores: Expr | undefined;
-  /** Partial sums of teams. */
+  /** Partial sums of teams that are no subgroups. */
   readonly parts: Buffer | undefined;
+  readonly subgroups: boolean;
 }
 
 /** Declares the thread's columns; the block's first column is col0. */
@@ -26,6 +29,7 @@ export function columnsOf(stmts: Stmt[], s: MatvecSchedule, col0: Expr, count: n
   if (!verdict.ok) throw new Error(`matvec: ${verdict.why}`);
   const teams = s.block / s.team;
   const single = s.team === 1;
+  const subgroups = bySubgroups(s, caps);
   const team = single ? b.thread : define(stmts, 'team', b.div(b.thread, b.u32(s.team)));
   const member = single ? b.u32(0) : define(stmts, 'member', b.mod(b.thread, b.u32(s.team)));
   return {
@@ -33,7 +37,8 @@ export function columnsOf(stmts: Stmt[], s: MatvecSchedule, col0: Expr, count: n
     member,
     cols: Array.from({ length: s.cols }, (_, j) => define(stmts, `column${j}`, b.add(col0, team, b.u32(j * teams)))),
     stores: single ? undefined : b.eq(member, b.u32(0)),
-    parts: single ? undefined : b.buffer('parts', 'shared', 'f32', 1, s.block * s.cols * count),
+    parts: single || subgroups ? undefined : b.buffer('parts', 'shared', 'f32', 1, s.block * s.cols * count),
+    subgroups,
   };
 }
 
@@ -60,6 +65,7 @@ export function dots(stmts: Stmt[], c: Columns, d: Dots): readonly (readonly Exp
     const inside = b.min(col, b.u32(d.n - 1));
     return define(stmts, `${name}_row`, d.row(inside, i));
   });
+  if (c.subgroups) return joinedDots(stmts, c, d, rows);
   for (const { name } of cells) stmts.push(b.var_(name, b.f32(0)));
   stmts.push(
     b.for_(`${d.name}_i`, c.member, b.u32(d.depth), s.team, (i) => {
@@ -85,6 +91,16 @@ export function dots(stmts: Stmt[], c: Columns, d: Dots): readonly (readonly Exp
     );
   }
   return c.cols.map((_, j) => sums.slice(j * d.count, (j + 1) * d.count));
+}
+
+/** The same by teams that are subgroups. */
+function joinedDots(stmts: Stmt[], c: Columns, d: Dots, weightRows: readonly Expr[]): readonly (readonly Expr[])[] {
+  const { member, s } = c;
+  const { name, depth, weight } = d;
+  const x = (_row: Expr, i: Expr): Expr => d.x(i);
+  const acc = teamSums(stmts, { name, member, width: s.team, depth, unroll: s.unroll ?? 1, weight, weightRows, rows: 1, x });
+  stmts.push(joinSums(acc, name));
+  return c.cols.map((_, j) => Array.from({ length: d.count }, (_m, i) => b.load(acc, b.u32(j * d.count + i))));
 }
 
 /** `body` in the threads that store, for columns there are. */

@@ -1,0 +1,98 @@
+/**
+ * Products of few rows by teams: the threads of a subgroup stand side by side along the depth of a weight's row, so that each of
+ * their loads takes neighbouring memory, and have many accesses under way at once. What bounds such a product is how fast memory
+ * delivers the weights, each of which is read once.
+ *
+ * A thread sums its accesses in ascending order with fma; the sums of a team are joined by subgroup operations. The order depends
+ * on the depth and the team alone: not on the number of rows, nor on how many accesses are under way.
+ */
+import * as b from '../ir/kernel/build.ts';
+import type { Buffer, Expr, Stmt } from '../ir/kernel/types.ts';
+import type { Capabilities } from '../target/types.ts';
+
+/** Threads of a team where teams are subgroups; undefined where the device has no subgroups of a size that all kernels know. */
+export const teamSize = (caps: Capabilities): number | undefined => (caps.subgroups ? caps.subgroupSize : undefined);
+
+/** Threads of a processor that run such a product side by side: 64 registers each hold what is under way. */
+const THREADS_A_PROCESSOR = 1024;
+export const residentBlocks = (block: number): number => Math.max(1, Math.floor(THREADS_A_PROCESSOR / block));
+
+/** Bytes of weights that a thread should have under way: times the threads of a processor, well above what memory's latency asks for. */
+const BYTES_UNDER_WAY = 128;
+
+/** Accesses of each weight row to have under way, evened out over the rounds that a row takes. */
+export function accessesUnderWay(depth: number, team: number, bytesOfAccess: number, weightRows: number): number {
+  const own = Math.ceil(depth / team);
+  const most = Math.max(1, Math.floor(BYTES_UNDER_WAY / (bytesOfAccess * weightRows)));
+  return Math.ceil(own / Math.ceil(own / most));
+}
+
+export interface TeamProduct {
+  /** Beginning of the names that are made. */
+  readonly name: string;
+  /** Where the thread stands along the depth, below `width`; threads beyond the depth find nothing to do. */
+  readonly member: Expr;
+  readonly width: number;
+  /** Accesses of a row. */
+  readonly depth: number;
+  /** Accesses of each weight row under way at once. */
+  readonly unroll: number;
+  readonly weight: Buffer;
+  /** First access of each weight row. */
+  readonly weightRows: readonly Expr[];
+  /** Rows of x; `x` gives one access of a row in f32. */
+  readonly rows: number;
+  x(row: Expr, i: Expr): Expr;
+}
+
+/** Place of the sum of a row of x and a weight row. */
+export const sumAt = (p: Pick<TeamProduct, 'weightRows'>, row: Expr, j: number): Expr => b.add(b.mul(row, b.u32(p.weightRows.length)), b.u32(j));
+
+/** Appends the loops; gives the thread's own sums, a register array [rows][weight rows]. Any control flow. */
+export function teamSums(stmts: Stmt[], p: TeamProduct): Buffer {
+  const count = p.weightRows.length;
+  const acc = b.buffer(`${p.name}_sum`, 'register', 'f32', 1, p.rows * count);
+  stmts.push(b.alloc(acc), b.for_(`${p.name}_zero`, b.u32(0), b.u32(acc.size), 1, (z) => [b.store(acc, z, b.f32(0))], true));
+  const round = p.width * p.unroll;
+  const whole = Math.floor(p.depth / round) * round;
+  const rest = Math.floor((p.depth - whole) / p.width);
+  const tail = p.depth % p.width;
+  if (whole > 0) stmts.push(b.for_(`${p.name}_i`, b.u32(0), b.u32(whole), round, (i) => accesses(p, acc, 'round', i, p.unroll)));
+  if (rest > 0) stmts.push(...accesses(p, acc, 'rest', b.u32(whole), rest));
+  if (tail > 0) stmts.push(b.if_(b.lt(p.member, b.u32(tail)), accesses(p, acc, 'tail', b.u32(whole + rest * p.width), 1)));
+  return acc;
+}
+
+/** Loads `n` accesses of every weight row, then multiplies them: the first are under way while the last are asked for. */
+function accesses(p: TeamProduct, acc: Buffer, part: string, from: Expr, n: number): readonly Stmt[] {
+  const name = `${p.name}_${part}`;
+  const count = p.weightRows.length;
+  const { lanes } = p.weight;
+  const w = b.buffer(`${name}_w`, 'register', 'f32', lanes, n * count);
+  const first = b.variable(`${name}_at`);
+  const at = (u: Expr): Expr => b.add(first, b.mul(u, b.u32(p.width)));
+  const wAt = (u: Expr, j: number): Expr => b.add(b.mul(u, b.u32(count)), b.u32(j));
+  const term = (j: number, row: Expr, u: Expr, x: Expr): readonly Stmt[] => {
+    const sum = sumAt(p, row, j);
+    const value = Array.from({ length: lanes }, (_, l) => l).reduce(
+      (total, l) => b.fma(b.lane(x, l), b.lane(b.load(w, wAt(u, j)), l), total),
+      b.load(acc, sum),
+    );
+    return [b.store(acc, sum, value)];
+  };
+  return [
+    b.let_(`${name}_at`, b.add(from, p.member)),
+    b.alloc(w),
+    b.for_(`${name}_load`, b.u32(0), b.u32(n), 1, (u) => p.weightRows.map((row, j) => b.store(w, wAt(u, j), b.loadF32(p.weight, b.add(row, at(u))))), true),
+    b.for_(`${name}_use`, b.u32(0), b.u32(n), 1, (u) => [
+      b.for_(`${name}_row`, b.u32(0), b.u32(p.rows), 1, (row) => {
+        const x = p.x(row, at(u));
+        return [b.let_(`${name}_x`, x), ...p.weightRows.flatMap((_, j) => term(j, row, u, b.variable(`${name}_x`, x.ty)))];
+      }, true),
+    ], true),
+  ];
+}
+
+/** Replaces every thread's sums by those of its team, a subgroup. Uniform control flow only. */
+export const joinSums = (acc: Buffer, name: string): Stmt =>
+  b.for_(`${name}_join`, b.u32(0), b.u32(acc.size), 1, (z) => [b.store(acc, z, b.subgroup('add', b.load(acc, z)))], true);
