@@ -85,9 +85,9 @@ describe('opening', () => {
 
   it('finds kernels by name', async () => {
     const handle = await open();
-    const found = ['scale', 'add', 'slow', 'turn', 'box'].map((name) => library.kernel(handle, name));
-    expect(new Set(found).size).toBe(5);
-    expect(found.every((k) => k >= 0 && k < 5)).toBe(true);
+    const found = ['scale', 'add', 'slow', 'turn', 'box', 'box_of_all'].map((name) => library.kernel(handle, name));
+    expect(new Set(found).size).toBe(6);
+    expect(found.every((k) => k >= 0 && k < 6)).toBe(true);
     for (const name of ['', 'scal', 'scale ', 'constructor']) expect(library.kernel(handle, name)).toBe(CODE.badArgument);
   });
 
@@ -185,6 +185,12 @@ describe('commands', () => {
       });
       expect(await read(handle, y, 4096)).toEqual(expected);
     }
+    // The same through a map of as many rows as memory holds.
+    const last = allocated(handle, Uint32Array.of(0, 64));
+    const all = library.kernel(handle, 'box_of_all');
+    expect(library.run(handle, words(dispatch(all, 1, [x, y, last])), 0)).toBe(0);
+    expect((await read(handle, y, 4096)).slice(32 * 64)).toEqual(Array.from({ length: 32 * 64 }, () => 0));
+    expect(library.run(handle, words(dispatch(all, 1, [alloc(handle, 128), y, last])), 0)).toBe(CODE.badArgument);
     // A matrix that is too small for its map, and one that lies askew.
     const small = alloc(handle, rows * columns * 2 - 16);
     expect(library.run(handle, words(dispatch(box, 1, [small, y, small])), 0)).toBe(CODE.badArgument);
@@ -203,8 +209,8 @@ describe('commands', () => {
     const bad: readonly (readonly [bigint[], string])[] = [
       [[7n], 'word 7: there is no command 7'],
       [[0n], 'a dispatch of 1 words'],
-      [[0n, 99n, 1n, 1n], 'kernel 99 of 5'],
-      [[0n, 2n ** 64n - 1n, 1n, 1n], 'kernel 18446744073709551615 of 5'],
+      [[0n, 99n, 1n, 1n], 'kernel 99 of 6'],
+      [[0n, 2n ** 64n - 1n, 1n, 1n], 'kernel 18446744073709551615 of 6'],
       [dispatch(scale, 1, [x, x]), 'scale takes 3 arguments, not 2'],
       [dispatch(scale, 1, [x, x, scalars]).slice(0, -1), 'scale: the list ends within its arguments'],
       [dispatch(scale, 0, [x, x, scalars]), 'scale: an empty grid'],
