@@ -78,9 +78,12 @@ function ratioSection(rows: readonly LayerRow[]): string {
       const here = g.rows.filter((r) => r.tokens === tokens);
       const own = ownRow(here);
       if (own === undefined) return [];
+      const router = here.find((r) => r.what === 'torch-router');
       const times = (what: string): string => {
         const found = here.find((r) => r.what === what);
-        return found === undefined ? '' : (found.medianMs / own.medianMs).toFixed(2);
+        if (found === undefined) return '';
+        const whole = (found.medianMs / own.medianMs).toFixed(2);
+        return router === undefined ? whole : `${whole} (${((found.medianMs - router.medianMs) / own.medianMs).toFixed(2)})`;
       };
       const dense = here.find((r) => r.what === `${own.what} dense`);
       const ceiling = here.find((r) => r.what === 'cublas-dense');
@@ -94,7 +97,7 @@ function ratioSection(rows: readonly LayerRow[]): string {
   );
   if (body.length === 0) return '';
   const head = ['shape', 'routing', 'moec', 'T', ...names.map((n) => `${n} / moec`), 'MoE / dense', 'of cuBLAS dense', 'made by'];
-  return `## Ratios\n\nTime of a peer over moec's: above 1 moec is faster. *MoE / dense*: the compiled mixture over the compiled dense layer of equal
+  return `## Ratios\n\nTime of a peer over moec's: above 1 moec is faster; in brackets, the peer's router (plain torch) given to it for free, moec's still counted. *MoE / dense*: the compiled mixture over the compiled dense layer of equal
 activated size. *Of cuBLAS dense*: the two dense products alone, as a share of the whole mixture's time.\n\n${table(head, body, 3)}\n`;
 }
 

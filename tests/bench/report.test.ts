@@ -23,6 +23,7 @@ const rows: Row[] = [
   layer('moec sm_90a dense', 1),
   layer('grouped_mm', 3),
   layer('cublas-dense', 0.8, 4096, { error: null, worstRow: null }),
+  layer('torch-router', 0.25, 4096, { error: null, worstRow: null }),
   layer('moec sm_90a', 0.06, 1, { touched: 6 }),
   layer('grouped_mm', 0.24, 1, { touched: 6 }),
   { kind: 'model', name: 'deepseek-moe-16b sm_90a', tokens: 4096, medianMs: 41, p10Ms: 40, p90Ms: 42, samples: 10, dispatches: 300, weightBytes: 33e9, command: 'bench/gpu/run.sh model' },
@@ -64,7 +65,7 @@ describe('GPU results', () => {
     expect(find('| 1 | moec sm_90a | graph')).toContain('| 2300 | 77 % | 1.00 |');
     expect(find('| 1 | grouped_mm')).toContain('| 4.00 |');
     expect(find('| 4096 | cublas-dense')).toContain('not compared');
-    expect(page).toContain('| deepseekmoe-16b | uniform | moec sm_90a | 4096 | 2.40 | 1.25 | 64 % |');
+    expect(page).toContain('| deepseekmoe-16b | uniform | moec sm_90a | 4096 | 2.40 (2.20) | 1.25 | 64 % |');
     expect(page).toContain("deepseek-moe-16b sm_90a takes 0.410 of deepseek-7b sm_90a's time");
     expect(page).toContain('## conformance: 1 of 2 good');
     expect(page).toContain('| moec_wgmma | lane 3 \\| differs |');
