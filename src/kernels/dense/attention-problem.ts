@@ -47,8 +47,9 @@ export interface Pairs {
   readonly headOf: (r: Expr) => Expr;
   /** Whether the call has row r. */
   readonly served: (r: Expr) => Expr;
-  /** Whether row r sees a key. */
-  readonly sees: (r: Expr, key: Expr) => Expr;
+  /** Whether a key is not later than row r, and not before its window: row r sees it where both hold. */
+  readonly notAfter: (r: Expr, key: Expr) => Expr;
+  readonly inWindow: (r: Expr, key: Expr) => Expr;
   /** Positions of the block's first and last token. */
   readonly first: Expr;
   readonly last: Expr;
@@ -67,15 +68,14 @@ export function pairsOf(p: AttentionProblem, body: Stmt[], kvHead: Expr, pair0: 
   const first = define(body, 'first', b.add(past, tokenOf(b.u32(0))));
   const window = b.u32(p.window ?? 0);
   const begin = p.window === undefined ? b.u32(0) : b.sub(b.max(b.add(first, b.u32(1)), window), window);
+  /** Pairs of the tokens before a position: comparing those, a row's own position takes no division. */
+  const pairsBefore = (position: Expr): Expr => b.mul(b.sub(b.max(position, past), past), perGroup);
   return {
     tokenOf,
     headOf: (r) => b.add(b.mul(kvHead, perGroup), b.mod(b.add(pair0, r), perGroup)),
     served: (r) => b.lt(b.add(pair0, r), pairs),
-    sees(r, key) {
-      const position = b.add(past, tokenOf(r));
-      const causal = b.le(key, position);
-      return p.window === undefined ? causal : b.and(causal, b.gt(b.add(key, window), position));
-    },
+    notAfter: (r, key) => b.le(pairsBefore(key), b.add(pair0, r)),
+    inWindow: (r, key) => (p.window === undefined ? b.bool(true) : b.lt(b.add(pair0, r), pairsBefore(b.add(key, window)))),
     first,
     last,
     keyBegin: define(body, 'key_begin', begin),

@@ -14,7 +14,7 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Block, Expr, MainloopSchedule, Stmt, Tile } from '../../ir/kernel/types.ts';
 import type { Capabilities, Verdict } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
-import { LOWEST, attentionBuffers, clampFinite, pairsOf, valueStride, wantAttention } from './attention-problem.ts';
+import { LOWEST, attentionBuffers, pairsOf, valueStride, wantAttention } from './attention-problem.ts';
 import type { AttentionProblem } from './attention-problem.ts';
 import { define, inLine, launch, line } from './common.ts';
 
@@ -45,8 +45,8 @@ export interface FmaAttention extends TilesOfKeys {
 /** Rows of a piece that a warp multiplies. */
 const PIECE = 16;
 const WARP = 32;
-/** Sums a thread may hold beside fragments and statistics; of 255 registers. */
-const MAX_SUMS = 192;
+/** Sums a thread may hold beside fragments, addresses and statistics; of 255 registers. */
+const MAX_SUMS = 176;
 const LOG2_E = Math.LOG2E;
 /** Below every sum of weights that is not 0, and its reciprocal is finite. */
 const TINY = 1e-37;
@@ -95,22 +95,29 @@ export function legalAttentionTiles(p: AttentionProblem, s: AttentionTiles, caps
   return bytes > caps.maxSharedBytes ? no(`${bytes} bytes of shared memory, the device has ${caps.maxSharedBytes}`) : { ok: true };
 }
 
-/** Widest first: rows of a warp share what it reads of keys and values. */
-function* candidates(fewBlocks: boolean): Generator<MmaAttention> {
+const CHUNKS = [64, 48, 32, 16] as const;
+const WARPS = 4;
+/** With 32 rows a warp, what it reads of keys and values serves twice as many products as with 16. */
+const ROWS = [128, 64] as const;
+
+/**
+ * The default for tensor cores, or nothing where device or problem allow none. The number of tokens decides about rows alone: the
+ * bits of a call do not depend on it.
+ */
+export function attentionTilesSchedule(p: AttentionProblem, caps: Capabilities): AttentionTiles | undefined {
   for (const split of [1, 2, 4]) {
-    for (const rows of fewBlocks ? [64] : [128, 64]) {
-      for (const keys of [64, 32]) yield { variant: 'mma-sync', rows, keys, split, warps: 4 };
+    for (const rows of ROWS) {
+      const legal = (keys: number): boolean => legalAttentionTiles(p, { variant: 'mma-sync', rows, keys, split, warps: WARPS }, caps).ok;
+      const keys = CHUNKS.find(legal);
+      if (keys !== undefined) return { variant: 'mma-sync', rows: fills(p, rows, caps) ? rows : ROWS[1], keys, split, warps: WARPS };
     }
   }
+  return undefined;
 }
 
-/** The default for tensor cores, or nothing where device or problem allow none. */
-export function attentionTilesSchedule(p: AttentionProblem, caps: Capabilities): AttentionTiles | undefined {
-  // Tiles of 128 rows need calls that fill the device with them.
-  const blocks = p.maxTokens === undefined ? Infinity : (p.maxTokens * p.heads) / 128;
-  const few = blocks < 2 * (caps.multiprocessors ?? 1);
-  return [...candidates(few)].find((s) => legalAttentionTiles(p, s, caps).ok);
-}
+/** Whether the largest calls have tiles of so many rows for every multiprocessor. */
+const fills = (p: AttentionProblem, rows: number, caps: Capabilities): boolean =>
+  p.maxTokens === undefined || (p.maxTokens * p.heads) / rows >= 2 * (caps.multiprocessors ?? 1);
 
 /** How the tile of `cols` columns is multiplied. */
 function scheduleOf(s: AttentionTiles, cols: number): MainloopSchedule {
@@ -164,41 +171,42 @@ export function attentionByTiles(p: AttentionProblem, s: AttentionTiles, caps: C
     b.stage(values, b.view(v, (j, c) => access(cacheRow(base, j), valueStride(p), b.add(firstCol, c)), inCache(base)));
 
   const rowValue = (name: string): Expr => b.variable(name, b.ty('f32'));
-  /** Scores as exponents of 2. */
-  const scale = b.f32(p.scale * LOG2_E);
+  /** Products times this are exponents of 2. */
+  const factor = p.scale * LOG2_E;
+  const scale = b.f32(factor);
   const top = rowValue('top');
   const chunk = (base: Expr): readonly Stmt[] => {
-    const seen = (value: (v: Expr) => Expr, otherwise: number): Stmt =>
-      b.update(scores, (r, c, [x]) => [b.select(at.sees(r, b.add(base, c)), value(x ?? b.f32(0)), b.f32(otherwise))]);
-    const whole = b.le(b.add(base, b.u32(s.keys - 1)), at.first);
-    const edge = b.not(p.window === undefined ? whole : b.and(whole, b.gt(b.add(base, b.u32(p.window)), at.last)));
     const stmts: Stmt[] = [stageValues(base), b.tileAlloc(scores), b.product(scores, queries, [{ block: keys, transposed: false }], scheduleOf(s, s.keys))];
     // In the time of what follows.
     stmts.push(stageKeys(b.add(base, b.u32(s.keys))));
-    const atEdge = define(stmts, 'edge', edge);
+    const mask = (some: Expr, seen: (pair: Expr, key: Expr) => Expr): Stmt =>
+      b.if_(some, [b.update(scores, (r, c, [x]) => [b.select(seen(r, b.add(base, c)), x ?? b.f32(0), b.f32(LOWEST))])]);
     stmts.push(
-      b.if_(atEdge, [seen((x) => x, LOWEST)]),
+      mask(b.gt(b.add(base, b.u32(s.keys - 1)), at.first), at.notAfter),
+      ...(p.window === undefined ? [] : [mask(b.le(b.add(base, b.u32(p.window)), at.last), at.inWindow)]),
       b.fold(scores, 'best', 'max', (_r, _c, [x]) => x ?? b.f32(0)),
-      b.row(out, 'next', () => b.max(top, clampFinite(b.mul(rowValue('best'), scale)))),
+      b.row(out, 'next', () => b.max(top, b.min(b.mul(rowValue('best'), scale), b.f32(-LOWEST)))),
       b.row(out, 'shrink', () => b.exp2(b.sub(top, rowValue('next')))),
       b.assignRow(out, 'top', () => rowValue('next')),
+      b.assignRow(out, 'total', () => b.mul(rowValue('total'), rowValue('shrink'))),
+      b.update(out, (_r, _c, [x]) => [b.mul(x ?? b.f32(0), rowValue('shrink'))]),
       // No weight is above 1, whatever overflowed.
       b.update(scores, (_r, _c, [x]) => [b.exp2(b.min(b.fma(x ?? b.f32(0), scale, b.neg(top)), b.f32(0)))]),
-      b.if_(atEdge, [seen((x) => x, 0)]),
       b.fold(scores, 'part', 'add', (_r, _c, [x]) => x ?? b.f32(0)),
-      b.assignRow(out, 'total', () => b.fma(rowValue('total'), rowValue('shrink'), rowValue('part'))),
-      b.update(out, (_r, _c, [x]) => [b.mul(x ?? b.f32(0), rowValue('shrink'))]),
+      b.assignRow(out, 'total', () => b.add(rowValue('total'), rowValue('part'))),
       b.product(out, scores, [{ block: values, transposed: true }], scheduleOf(s, cols)),
     );
     return stmts;
   };
 
+  // Half of what a key that is not seen scores: its weight is 0 even where a row has seen none.
+  const least = (LOWEST * Math.min(1, factor)) / 2;
   const first = define(body, 'first_chunk', b.mul(b.div(at.keyBegin, b.u32(s.keys)), b.u32(s.keys)));
   body.push(
     stageQueries,
     stageKeys(first),
     b.tileAlloc(out),
-    b.row(out, 'top', (r) => (sinks === undefined ? b.f32(LOWEST) : clampFinite(b.mul(b.loadF32(sinks, at.headOf(r)), b.f32(LOG2_E))))),
+    b.row(out, 'top', (r) => (sinks === undefined ? b.f32(least) : b.max(b.min(b.mul(b.loadF32(sinks, at.headOf(r)), b.f32(LOG2_E)), b.f32(-LOWEST)), b.f32(least)))),
     b.row(out, 'total', () => b.f32(sinks === undefined ? 0 : 1)),
     b.for_('base', first, at.keyEnd, s.keys, chunk),
     b.row(out, 'inverse', () => b.div(b.f32(1), b.max(rowValue('total'), b.f32(TINY)))),

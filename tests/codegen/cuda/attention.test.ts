@@ -27,7 +27,7 @@ const tiles = (rows: number, keys: number, warps: number, split = 1): MmaAttenti
 
 const CASES: readonly (readonly [string, Case])[] = [
   ['one head', { p: problem({ heads: 1, kvHeads: 1, qkDim: 16, vDim: 16 }), s: tiles(16, 16, 1), calls: [[1, 0], [40, 0], [5, 33]] }],
-  ['heads of 64, 32 rows a warp', { p: problem({ heads: 2, kvHeads: 2, qkDim: 64, vDim: 64 }), s: tiles(128, 64, 4), calls: [[140, 70]] }],
+  ['heads of 64, 32 rows a warp', { p: problem({ heads: 2, kvHeads: 2, qkDim: 64, vDim: 64 }), s: tiles(128, 48, 4), calls: [[140, 70]] }],
   ['grouped heads of 96 and 80, f16', { p: problem({ heads: 6, kvHeads: 2, qkDim: 96, vDim: 80 }, 'f16'), s: tiles(64, 32, 4), calls: [[30, 0], [17, 50]] }],
   ['a window and sinks', { p: problem({ heads: 4, kvHeads: 2, qkDim: 32, vDim: 48, window: 21, sinksElem: 'f32' }), s: tiles(32, 16, 2), calls: [[50, 0], [9, 37]] }],
   ['values of the keys, in two parts', { p: problem({ heads: 4, kvHeads: 1, qkDim: 48, vDim: 32, vFromK: true }), s: tiles(32, 32, 2, 2), calls: [[21, 11]] }],
@@ -70,5 +70,50 @@ describe.skipIf(!hasCompiler)('attention on tensor cores', () => {
       expect(nmse(first, want)).toBeLessThan(TOLERANCE[c.p.kvElem === 'f16' ? 'f16' : 'bf16'] + (c.p.yElem === 'bf16' ? 4e-6 : 0));
       for (const mode of MODES) expect(run(program, mode), JSON.stringify(mode)).toEqual(first);
     }
+  });
+});
+
+/** Changes to the printed text, each of which makes it wrong. */
+const MUTATIONS: readonly (readonly [string, (text: string) => string])[] = [
+  ['no barrier where copies are waited for', (t) => t.replace(/(moec_cp_async_wait<0>\(\);)\s*__syncthreads\(\);/g, '$1')],
+  ['no barrier before keys are staged anew', (t) => t.replace(/(mma_m16n8k16_bf16\(&scores_[^;]*;[\s}]*moec_cp_async_wait<0>\(\);)\s*__syncthreads\(\);/, '$1')],
+  ['copies are not waited for', (t) => t.replaceAll('moec_cp_async_wait<0>();', '')],
+  ['values are read as stored', (t) => t.replaceAll('ldmatrix_x4_trans', 'ldmatrix_x4')],
+  ['chunks of queries are put without the swizzle', (t) => t.replace(/queries_chunk \^ \([^)]*\)/g, 'queries_chunk')],
+  ['chunks of values are read without the swizzle', (t) => t.replace(/(values_swizzle\w* = )[^;]*;/g, '$10u;')],
+  ['the second half of a pair takes the first half of b', (t) => t.replace(/&b_frag_2\[2u\]/g, '&b_frag_2[0u]')],
+  ['the maximum of a row is that of a lane', (t) => t.replace(/moec_quad_max\([^;]*;/g, '')],
+  ['the sum of a row is that of a lane', (t) => t.replace(/moec_quad_add\([^;]*;/g, '')],
+  ['rows see later keys', (t) => t.replace(/if \(base \+ 15u > first\)/, 'if (false)')],
+  ['rows see keys before their window', (t) => t.replace(/if \(base \+ 9u <= last\)/, 'if (false)')],
+  ['values that are not there are read', (t) => t.replace(/(bool v_in\w* = )[^;]*;/g, '$1true;')],
+  ['results are not rescaled', (t) => t.replace(/ \* shrink_rows\[(\w+)\];(\s*\}\s*\}\s*#pragma unroll\s*for \(uint32_t j_\d+ = 0u; j_\d+ < 4u)/, ';$2')],
+  ['heads of a group change places', (t) => t.replace(/\(pair0 \+ r_\d+\) % 2u/g, '(pair0 + 1u) % 2u')],
+];
+
+describe.skipIf(!hasCompiler)('attention on tensor cores, the text made wrong', () => {
+  const c: Case = { p: problem({ heads: 4, kvHeads: 2, qkDim: 32, vDim: 48, window: 9 }), s: tiles(32, 16, 2), calls: [] };
+  const kernel = finishCuda(attention(c.p, c.s, CUDA_SM80).kernel, CUDA_SM80);
+  const { want, run } = setUp(c, 23, 11);
+  it('and as it is', () => {
+    expect(nmse(run(buildEmulated(kernel), FIRST), want)).toBeLessThan(TOLERANCE.bf16);
+  });
+
+  it.each(MUTATIONS)('%s', (_name, change) => {
+    let changed = false;
+    const program = buildEmulated(kernel, (text) => {
+      const mutated = change(text);
+      changed = mutated !== text;
+      return mutated;
+    });
+    expect(changed).toBe(true);
+    const survived = MODES.every((mode) => {
+      try {
+        return nmse(run(program, mode), want) < TOLERANCE.bf16;
+      } catch {
+        return false;
+      }
+    });
+    expect(survived).toBe(false);
   });
 });

@@ -89,9 +89,10 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
 
     product: (s, memory, source) => ({ shared: [], body: multiply(s, f, memory, source === undefined ? undefined : fragmentsOf(source), fresh) }),
 
+    /** Column by column: what depends on the column alone is needed for a moment only. */
     update: (s, rows) =>
-      unrolled(fresh('i'), heldRows(f), (i) =>
-        unrolled(fresh('j'), heldCols(f), (j) => {
+      unrolled(fresh('j'), heldCols(f), (j) =>
+        unrolled(fresh('i'), heldRows(f), (i) => {
           const names = eachElement(s, rows, i, j);
           const made = s.to.map((e) => substitute(e, names));
           const bound = made.length === 1 ? made : made.map((e, c) => b.variable(fresh(`${tile.name}${c}_new`), e.ty));
@@ -124,14 +125,17 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
     if (to.colPieces % 2 !== 0) throw new Error(`tile ${tile.name}: ${to.colPieces} pieces of 8 columns a warp do not come in pairs`);
     const depth = s.a.k === 'block' ? s.a.block.cols : s.a.tile.cols;
     const a = b.buffer(names('a_frag'), 'register', 'u32', 1, 4 * to.rowPieces);
-    return unrolled(names('k'), depth / STEP, (k) => [
+    const places = new Hoisted(names);
+    const rows = s.a.k === 'block' ? loadRows(s.a.block, memory(s.a.block), a, places) : packRows(source, elem, a);
+    const columns = s.b.map(({ block, transposed }) => pairAddress(block, transposed, memory(block), places));
+    const loop = unrolled(names('k'), depth / STEP, (k) => [
       b.alloc(a),
-      ...(s.a.k === 'block' ? loadRows(s.a.block, memory(s.a.block), a, k) : packRows(source, elem, a, k)),
+      ...rows(k),
       ...s.b.flatMap((x, c) => {
         const frag = b.buffer(names('b_frag'), 'register', 'u32', 1, 4);
         return unrolled(names('j'), to.colPieces / 2, (j) => [
           b.alloc(frag),
-          b.machine(x.transposed ? 'ldmatrix_x4_trans' : 'ldmatrix_x4', b.address(frag, U(0)), pairAddress(x.block, x.transposed, memory(x.block), k, j)),
+          b.machine(x.transposed ? 'ldmatrix_x4_trans' : 'ldmatrix_x4', b.address(frag, U(0)), columns[c]?.(k, j) ?? b.immediate(0)),
           ...unrolled(names('i'), to.rowPieces, (i) =>
             [0, 1].map((half) =>
               b.machine(
@@ -141,42 +145,56 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
         ]);
       }),
     ]);
+    return [...places.stmts, ...loop];
   }
 
   /** Fragments of a from a block: lane l names row l mod 16 of chunk l / 16. */
-  function loadRows(block: Block, memory: Buffer, a: Buffer, k: Expr): readonly Stmt[] {
-    const chunk = b.add(b.mul(k, U(STEP_CHUNKS)), b.div(lane, U(16)));
-    return unrolled(fresh('i'), f.rowPieces, (i) => {
-      const row = b.add(f.row0, b.mul(i, U(16)), b.mod(lane, U(16)));
-      return [b.machine('ldmatrix_x4', b.address(a, b.mul(i, U(4))), b.address(memory, chunkOf(block, row, chunk)))];
-    });
+  function loadRows(block: Block, memory: Buffer, a: Buffer, places: Hoisted): (k: Expr) => readonly Stmt[] {
+    const at = laneChunk(block, b.add(f.row0, b.mod(lane, U(16))), b.div(lane, U(16)), places);
+    return (k) =>
+      unrolled(fresh('i'), f.rowPieces, (i) => [
+        b.machine('ldmatrix_x4', b.address(a, b.mul(i, U(4))), b.address(memory, at(b.mul(i, U(16)), b.mul(k, U(STEP_CHUNKS))))),
+      ]);
   }
 
   /** Fragments of a from accumulators: the pieces 2 k and 2 k + 1 are its halves. */
-  function packRows(source: Fragments | undefined, elem: HalfElem, a: Buffer, k: Expr): readonly Stmt[] {
+  function packRows(source: Fragments | undefined, elem: HalfElem, a: Buffer): (k: Expr) => readonly Stmt[] {
     if (source === undefined) throw new Error(`tile ${tile.name}: its operand is no tile of mma-sync`);
     if (source.schedule.warpsN !== 1) throw new Error(`tile ${source.tile.name}: an operand needs whole rows in one warp, not ${source.schedule.warpsN} warps across`);
-    return unrolled(fresh('i'), f.rowPieces, (i) =>
-      unrolled(fresh('p'), 4, (p) => {
-        const at = b.add(pieceAt(source, 0, i, b.add(b.mul(k, U(2)), b.div(p, U(2)))), b.mul(b.mod(p, U(2)), U(2)));
-        return [b.store(a, b.add(b.mul(i, U(4)), p), b.packHalves(elem, b.load(source.acc, at), b.load(source.acc, b.add(at, U(1)))))];
-      }));
+    return (k) =>
+      unrolled(fresh('i'), f.rowPieces, (i) =>
+        unrolled(fresh('p'), 4, (p) => {
+          const at = b.add(pieceAt(source, 0, i, b.add(b.mul(k, U(2)), b.div(p, U(2)))), b.mul(b.mod(p, U(2)), U(2)));
+          return [b.store(a, b.add(b.mul(i, U(4)), p), b.packHalves(elem, b.load(source.acc, at), b.load(source.acc, b.add(at, U(1)))))];
+        }));
   }
 
   /**
    * Where a lane's row of the fragments of two pieces of b lies. As stored, the lanes' rows are columns of the tile and the chunks
    * its depth; transposed, rows are depth and chunks are columns.
    */
-  function pairAddress(block: Block, transposed: boolean, memory: Buffer, k: Expr, j: Expr): MachineArg {
-    const row8 = b.mod(lane, U(8));
-    const second = b.mul(b.mod(b.div(lane, U(8)), U(2)), U(8));
+  function pairAddress(block: Block, transposed: boolean, memory: Buffer, places: Hoisted): (k: Expr, j: Expr) => MachineArg {
+    const high = b.div(lane, U(16));
     if (transposed) {
-      const depth = b.add(b.mul(k, U(STEP)), second, row8);
-      const chunk = b.add(b.div(f.col0, U(CHUNK)), b.mul(j, U(2)), b.div(lane, U(16)));
-      return b.address(memory, chunkOf(block, depth, chunk));
+      const at = laneChunk(block, b.mod(lane, U(16)), high, places);
+      return (k, j) => b.address(memory, at(b.mul(k, U(STEP)), b.add(b.div(f.col0, U(CHUNK)), b.mul(j, U(2)))));
     }
-    const row = b.add(f.col0, b.mul(j, U(16)), b.mul(b.div(lane, U(16)), U(8)), row8);
-    const chunk = b.add(b.mul(k, U(STEP_CHUNKS)), b.mod(b.div(lane, U(8)), U(2)));
-    return b.address(memory, chunkOf(block, row, chunk));
+    const at = laneChunk(block, b.add(f.col0, b.mul(high, U(8)), b.mod(lane, U(8))), b.mod(b.div(lane, U(8)), U(2)), places);
+    return (k, j) => b.address(memory, at(b.mul(j, U(16)), b.mul(k, U(STEP_CHUNKS))));
+  }
+
+  /**
+   * Where the chunk `even` + `odd` (0 or 1) of row `row` + `more` (a multiple of 8) lies. What depends on the lane alone is computed
+   * once, and the lanes' part of the permutation meets a constant: few addresses stay in registers.
+   */
+  function laneChunk(block: Block, row: Expr, odd: Expr, places: Hoisted): (more: Expr, even: Expr) => Expr {
+    const per = perRow(block);
+    const period = gcd(per, 8);
+    const first = places.bind(b.mul(row, U(per)), undefined, `${block.name}_lane`);
+    const own = places.bind(b.bin('^', odd, swizzleOf(b.mod(row, U(8)), period)), undefined, `${block.name}_swizzle`);
+    return (more, even) => {
+      const inPeriod = b.mod(even, U(period));
+      return b.add(first, b.mul(more, U(per)), b.sub(even, inPeriod), b.bin('^', inPeriod, own));
+    };
   }
 }
