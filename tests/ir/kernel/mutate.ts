@@ -82,6 +82,9 @@ function mutateBounds(path: Path, stmt: Stmt, put: Put): void {
     if (stmt.b.some((v) => v.guard !== undefined)) put('guard', `b always true: ${where}`, path, () => [{ ...stmt, b: stmt.b.map(open) }]);
     put('loop', `depth + 1: ${where}`, path, () => [{ ...stmt, depth: stmt.depth + 1 }]);
   }
+  if (stmt.k === 'tile.stage' && stmt.view.guard !== undefined) {
+    put('guard', `always true: ${where}`, path, () => [{ ...stmt, view: { ...stmt.view, guard: b.bool(true) } }]);
+  }
   if (stmt.k === 'for') {
     // One iteration more: with a step above 1, adding 1 to the bound might not make one.
     const more = stmt.step === 1 || stmt.from.k !== 'const' ? 1 : stmt.step;

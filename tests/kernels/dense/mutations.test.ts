@@ -131,4 +131,23 @@ describe('mutations of', () => {
     check(k.attention({ ...grouped, sinksElem: 'f32' }, { block: 4, rows: 1, tn: 1 }, { ...NARROW, maxGrid: 4 }), window, idle);
     check(k.attention(grouped, { block: 4, rows: 4, tn: 1 }, NARROW), window, [...idle, /scores\[thread\] = select/, /scores\[thread \+ 12\] = select/]);
   });
+
+  it('attention by tiles', () => {
+    const call = (p: k.AttentionProblem, T: number, past: number, sign = (x: number): number => x): Call => ({
+      T,
+      past,
+      operands: () => ({
+        q: random(T * p.heads * p.qkDim, 1).map(sign), k: random((T + past) * p.kvHeads * p.qkDim, 2).map((x) => -sign(x)),
+        v: random((T + past) * p.kvHeads * p.vDim, 3), sinks: random(p.heads, 4), y: zeros(T * p.heads * p.vDim),
+      }),
+    });
+    const tiles = { variant: 'fma', rows: 4, keys: 4, split: 1, tm: 2, across: 2 } as const;
+    // One chunk more would hold no key that anyone sees; blocks to spare have no rows; masking what is seen whole changes nothing.
+    const idle = [/for base in .* step 4/, /if block_index/, /if \(base \+ 3\) > first/];
+    const plain: k.AttentionProblem = { heads: 3, kvHeads: 3, qkDim: 3, vDim: 4, scale: 1, vFromK: false };
+    check(k.attention(plain, tiles, PAIRS), [call(plain, 3, 5), call(plain, 1, 0), call(plain, 5, 2, Math.abs), call(plain, 7, 4)], idle);
+    const grouped: k.AttentionProblem = { heads: 4, kvHeads: 2, qkDim: 2, vDim: 4, scale: 1, vFromK: false, window: 3, sinksElem: 'f32' };
+    const window = [call(grouped, 3, 5), call(grouped, 5, 0, Math.abs), call(grouped, 6, 2), call(grouped, 1, 0)];
+    check(k.attention(grouped, { ...tiles, split: 2 }, { ...NARROW, maxGrid: 4 }), window, [...idle, /if \(base \+ 3\) <= last/]);
+  });
 });
