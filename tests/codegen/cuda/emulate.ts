@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
     cudaMemcpy(p, m.data(), m.size(), cudaMemcpyHostToDevice);
     arguments.push_back(reinterpret_cast<uint64_t>(p));
   }
-  const MoecKernel& k = moec_part0[0];
+  const MoecKernel& k = moec_part0[atoi(argv[6])];
   if (arguments.size() != k.arguments) { fprintf(stderr, "%zu buffers for %u arguments\\n", arguments.size(), k.arguments); return 7; }
   CUtensorMap maps[MOEC_MAX_MAPS];
   for (uint32_t i = 0; i < k.map_count; i++) encode(&maps[i], k.maps[i], arguments[k.maps[i].argument], memory[k.maps[i].argument].size());
@@ -75,21 +75,26 @@ static void encode(CUtensorMap* map, const MoecTensorMap& m, uint64_t at, uint64
 }
 `;
 
-function rowOf(kernel: Kernel): string {
+function rowOf(kernel: Kernel, name: string): string {
   const maps = (kernel.tensorMaps ?? []).map((m) => {
     const at = kernel.params.findIndex((p) => p.name === m.param);
     const elem = kernel.params[at]?.elem === 'f16' ? 'MOEC_F16' : 'MOEC_BF16';
     return `MOEC_MAP(${at}, ${m.rows ?? 0}, ${m.cols}, ${m.boxRows}, ${elem})`;
   });
-  return `MOEC_PART(0, MOEC_KERNEL(${[kernel.name, `"${kernel.name}"`, kernel.block, launchBytes(kernel), ...maps].join(', ')}))`;
+  return `MOEC_KERNEL(${[name, `"${name}"`, kernel.block, launchBytes(kernel), ...maps].join(', ')})`;
 }
 
 /** Builds the program of one text. @param change what a test alters in the printed text */
-export function buildEmulated(kernel: Kernel, change: (text: string) => string = (t) => t): string {
+export const buildEmulated = (kernel: Kernel, change: (text: string) => string = (t) => t): string => buildAllEmulated(kernel, [change(emitCuda(kernel))]);
+
+/** Builds one program of several texts of a kernel, which takes a compiler little longer than one: `runEmulated` picks one by its place. */
+export function buildAllEmulated(kernel: Kernel, texts: readonly string[]): string {
   const hopper = (kernel.tensorMaps ?? []).length > 0;
-  const text = change(emitCuda(kernel)).replace('#pragma once', '');
-  const defines = hopper ? '#define MOEC_HOPPER 1\n' : '';
-  const source = `${defines}#include "prelude.cuh"\n#include "kernel_table.cuh"\n${text}\n${rowOf(kernel)}\n${hopper ? ENCODE : 'static void encode(CUtensorMap*, const MoecTensorMap&, uint64_t, uint64_t) {}'}\n${MAIN}`;
+  const name = (i: number): string => `${kernel.name}_v${i}`;
+  const printed = texts.map((text, i) => text.replace('#pragma once', '').replace(` ${kernel.name}(`, ` ${name(i)}(`));
+  const rows = `MOEC_PART(0, ${texts.map((_, i) => rowOf(kernel, name(i))).join(', ')})`;
+  const encode = hopper ? ENCODE : 'static void encode(CUtensorMap*, const MoecTensorMap&, uint64_t, uint64_t) {}';
+  const source = [hopper ? '#define MOEC_HOPPER 1' : '', '#include "prelude.cuh"', '#include "kernel_table.cuh"', ...printed, rows, encode, MAIN].join('\n');
   const sources = execFileSync('sh', ['-c', 'cat *.h *.cuh'], { cwd: SOURCES, maxBuffer: 1 << 26 }).toString();
   const path = join(CACHE, sha256(source + sources).slice(0, 24));
   if (existsSync(path)) return path;
@@ -117,7 +122,7 @@ export interface Launched {
 const bytesOf = (a: TypedArray): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 
 /** Runs a built program. @throws Error with the emulator's message where it finds a fault */
-export function runEmulated(program: string, kernel: Kernel, { grid, memory, scalars = {} }: Launched, mode: Mode): void {
+export function runEmulated(program: string, kernel: Kernel, { grid, memory, scalars = {} }: Launched, mode: Mode, place = 0): void {
   const arrays = kernel.params.map((p): TypedArray => {
     const found = memory[p.name];
     if (found === undefined) throw new Error(`no memory for parameter ${p.name}`);
@@ -129,7 +134,7 @@ export function runEmulated(program: string, kernel: Kernel, { grid, memory, sca
     const parts = arrays.flatMap((a) => [new Uint8Array(BigUint64Array.of(BigInt(a.byteLength)).buffer), bytesOf(a)]);
     writeFileSync(join(dir, 'in'), Buffer.concat(parts));
     const env = { ...process.env, MOEC_EMULATE_ORDER: mode.order === 'rand' ? 'rand:7' : mode.order, MOEC_EMULATE_LATE: String(mode.late) };
-    const ran = spawnSync(program, [join(dir, 'in'), join(dir, 'out'), ...grid.map(String)], { env, timeout: 120_000 });
+    const ran = spawnSync(program, [join(dir, 'in'), join(dir, 'out'), ...[...grid, place].map(String)], { env, timeout: 120_000 });
     if (ran.status !== 0) throw new Error(`emulator: ${ran.stderr.toString().slice(0, 2000) || `status ${ran.status} ${ran.signal}`}`);
     const out = readFileSync(join(dir, 'out'));
     let at = 0;
