@@ -45,7 +45,9 @@ inline void open_device(Handle& handle) {
   int count = 0;
   MOEC_CHECK(cudaGetDeviceCount(&count));
   if (count == 0) check(cudaErrorNoDevice, "cudaGetDeviceCount(&count)");
-  if (handle.device < 0 || handle.device >= count) fail(MOEC_BAD_ARGUMENT, "there is no device %d: this machine has %d", handle.device, count);
+  if (handle.device < 0 || handle.device >= count) {
+    fail(MOEC_BAD_ARGUMENT, "there is no device %d: this machine has %d", handle.device, count);
+  }
   MOEC_CHECK(cudaSetDevice(handle.device));
   check_architecture(handle.device);
   MOEC_CHECK(cudaStreamCreateWithFlags(&handle.stream, cudaStreamNonBlocking));
@@ -198,7 +200,9 @@ MOEC_API int moec_free(void* opaque, uint64_t address) {
   return moec::call(opaque, [&](moec::Handle& handle) {
     const moec::Guard guard(handle.lock);
     const auto found = handle.memory.find(address);
-    if (found == handle.memory.end()) moec::fail(MOEC_BAD_ARGUMENT, "moec_free: no allocation begins at 0x%llx", (unsigned long long)address);
+    if (found == handle.memory.end()) {
+      moec::fail(MOEC_BAD_ARGUMENT, "moec_free: no allocation begins at 0x%llx", (unsigned long long)address);
+    }
     const uint64_t end = address + found->second;
     handle.memory.erase(found);
     for (auto it = handle.maps.begin(); it != handle.maps.end();) {
@@ -250,7 +254,9 @@ MOEC_API int moec_read(void* opaque, const uint64_t* requests, uint64_t n, void*
     if (n > 0 && (requests == nullptr || out == nullptr)) moec::fail(MOEC_BAD_ARGUMENT, "moec_read: nowhere to read from or to");
     {
       const moec::Guard guard(handle.lock);
-      for (uint64_t i = 0; i < n; i++) moec::check_memory(handle, requests[3 * i], requests[3 * i + 1], requests[3 * i + 2], "moec_read");
+      for (uint64_t i = 0; i < n; i++) {
+        moec::check_memory(handle, requests[3 * i], requests[3 * i + 1], requests[3 * i + 2], "moec_read");
+      }
     }
     char* to = static_cast<char*>(out);
     for (uint64_t i = 0; i < n; i++) {

@@ -33,7 +33,9 @@ inline EncodeTiled encode_tiled() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   MOEC_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found));
-  if (found != cudaDriverEntryPointSuccess || function == nullptr) fail(MOEC_INTERNAL, "the driver has no cuTensorMapEncodeTiled: it is older than CUDA 12");
+  if (found != cudaDriverEntryPointSuccess || function == nullptr) {
+    fail(MOEC_INTERNAL, "the driver has no cuTensorMapEncodeTiled: it is older than CUDA 12");
+  }
   return reinterpret_cast<EncodeTiled>(function);
 }
 

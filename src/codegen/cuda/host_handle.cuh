@@ -118,12 +118,12 @@ int call(void* opaque, Work work) {
 
 /** Bytes from `address` to the end of its allocation. The handle is locked. */
 inline uint64_t bytes_from(const Handle& handle, uint64_t address, const char* what) {
-  auto after = handle.memory.upper_bound(address);
-  if (after == handle.memory.begin()) fail(MOEC_BAD_ARGUMENT, "%s: 0x%llx is no device memory of this library", what, (unsigned long long)address);
-  --after;
-  const uint64_t inside = address - after->first;
-  if (inside >= after->second) fail(MOEC_BAD_ARGUMENT, "%s: 0x%llx is no device memory of this library", what, (unsigned long long)address);
-  return after->second - inside;
+  const auto after = handle.memory.upper_bound(address);
+  if (after != handle.memory.begin()) {
+    const auto& [begin, bytes] = *std::prev(after);
+    if (address - begin < bytes) return bytes - (address - begin);
+  }
+  fail(MOEC_BAD_ARGUMENT, "%s: 0x%llx is no device memory of this library", what, (unsigned long long)address);
 }
 
 /** Checks that `bytes` bytes from `address + offset` on lie in one allocation. The handle is locked. */

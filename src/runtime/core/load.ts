@@ -50,27 +50,47 @@ export function warn(options: RunOptions, message: string): void {
   else options.onWarning(message);
 }
 
-async function compile<P extends ProgramParts>(part: P, manifest: Manifest, backend: Backend, target: TargetDevice<P>, options: { readonly signal?: Signal | undefined; readonly onProgress?: OnProgress | undefined }): Promise<Program> {
-  return compileProgram(manifest, (file) => target.text(part, file), backend, options);
+interface Watching extends VerifyOptions {
+  readonly onProgress?: OnProgress | undefined;
 }
 
+/** Makes programs ready for a target. */
+type Compile<P extends ProgramParts> = (part: P, manifest: Manifest, backend: Backend, options: Watching) => Promise<Program>;
+
+const compilerFor =
+  <P extends ProgramParts>(target: TargetDevice<P>): Compile<P> =>
+  (part, manifest, backend, options) =>
+    compileProgram(manifest, (file) => target.text(part, file), backend, options);
+
 /** The golden vectors, on a device of their own. */
-async function verifyApart<P extends ProgramParts>(part: P, golden: () => Promise<Uint8Array>, isTwin: boolean, target: TargetDevice<P>, options: VerifyOptions & { readonly onProgress?: OnProgress | undefined }): Promise<VerifyReport> {
+async function verifyApart<P extends ProgramParts>(
+  parts: PackagePartsOf<P>,
+  twin: P | undefined,
+  target: TargetDevice<P>,
+  options: Watching,
+): Promise<VerifyReport> {
+  const part = twin ?? parts;
   const manifest = readManifest(part.manifest);
   const backend = await target.open(part, manifest);
   try {
-    const program = await compile(part, manifest, backend, target, options);
-    return await runGolden(program, await decodeGolden(await golden()), isTwin, options);
+    const program = await compilerFor(target)(part, manifest, backend, options);
+    return await runGolden(program, await decodeGolden(await parts.golden()), twin !== undefined, options);
   } finally {
     backend.dispose();
   }
 }
 
-async function verifyBeside<P extends ProgramParts>(parts: PackagePartsOf<P>, own: Program, target: TargetDevice<P>, options: VerifyOptions): Promise<VerifyReport> {
+/** The same beside a program that is loaded, on its device where that can be. */
+async function verifyBeside<P extends ProgramParts>(
+  parts: PackagePartsOf<P>,
+  own: Program,
+  target: TargetDevice<P>,
+  options: VerifyOptions,
+): Promise<VerifyReport> {
   const twin = await parts.twin?.();
   if (twin === undefined) return runGolden(own, await decodeGolden(await parts.golden()), false, options);
-  if (!target.runsAny) return verifyApart(twin, () => parts.golden(), true, target, options);
-  const program = await compile(twin, readManifest(twin.manifest), own.backend, target, options);
+  if (!target.runsAny) return verifyApart(parts, twin, target, options);
+  const program = await compilerFor(target)(twin, readManifest(twin.manifest), own.backend, options);
   return runGolden(program, await decodeGolden(await parts.golden()), true, options);
 }
 
@@ -80,7 +100,12 @@ interface Opened {
   readonly dispose: () => Promise<void>;
 }
 
-async function open<P extends ProgramParts>(parts: PackagePartsOf<P>, weights: WeightsInput, target: TargetDevice<P>, options: RunOptions): Promise<Opened> {
+async function open<P extends ProgramParts>(
+  parts: PackagePartsOf<P>,
+  weights: WeightsInput,
+  target: TargetDevice<P>,
+  options: RunOptions,
+): Promise<Opened> {
   throwIfAborted(options.signal);
   const manifest = readManifest(parts.manifest);
   const set = await openWeights(weights, target.openPath, options.signal);
@@ -88,7 +113,7 @@ async function open<P extends ProgramParts>(parts: PackagePartsOf<P>, weights: W
   try {
     const provider = checkpointWeights(manifest, set);
     backend = await target.open(parts, manifest);
-    const program = await compile(parts, manifest, backend, target, options);
+    const program = await compilerFor(target)(parts, manifest, backend, options);
     const session = await Session.create(program, provider, options);
     const device = backend;
     let disposed: Promise<void> | undefined;
@@ -108,19 +133,32 @@ async function open<P extends ProgramParts>(parts: PackagePartsOf<P>, weights: W
 }
 
 /** Loads the package of a whole model. @throws any error of `errors.ts` */
-export async function loadModelOn<P extends ProgramParts>(parts: PackagePartsOf<P>, weights: WeightsInput, target: TargetDevice<P>, options: RunOptions): Promise<Model> {
+export async function loadModelOn<P extends ProgramParts>(
+  parts: PackagePartsOf<P>,
+  weights: WeightsInput,
+  target: TargetDevice<P>,
+  options: RunOptions,
+): Promise<Model> {
   const { session, verify, dispose } = await open(parts, weights, target, options);
   return makeModel(session, verify, dispose);
 }
 
 /** Loads the package of a layer alone. @throws any error of `errors.ts` */
-export async function loadLayerOn<P extends ProgramParts>(parts: PackagePartsOf<P>, weights: WeightsInput, target: TargetDevice<P>, options: RunOptions): Promise<Layer> {
+export async function loadLayerOn<P extends ProgramParts>(
+  parts: PackagePartsOf<P>,
+  weights: WeightsInput,
+  target: TargetDevice<P>,
+  options: RunOptions,
+): Promise<Layer> {
   const { session, verify, dispose } = await open(parts, weights, target, options);
   return makeLayer(session, verify, dispose);
 }
 
 /** Runs the golden vectors without any weights; the report tells what failed, nothing is thrown for it. */
-export async function verifyPackageOn<P extends ProgramParts>(parts: PackagePartsOf<P>, target: TargetDevice<P>, options: RunOptions): Promise<VerifyReport> {
-  const twin = await parts.twin?.();
-  return verifyApart(twin ?? parts, () => parts.golden(), twin !== undefined, target, options);
+export async function verifyPackageOn<P extends ProgramParts>(
+  parts: PackagePartsOf<P>,
+  target: TargetDevice<P>,
+  options: RunOptions,
+): Promise<VerifyReport> {
+  return verifyApart(parts, await parts.twin?.(), target, options);
 }

@@ -12,7 +12,7 @@ import { cudaSourcesText, isCudaSource } from '../core/cuda-sources.ts';
 import { PackageError, type Signal, throwIfAborted } from '../core/errors.ts';
 import { type Compilation, findCxx, findNvcc, runCompiler } from './cuda-compilers.ts';
 import { type CudaFlavour, compileFlags, libraryPath, linkFlags, wantsSanitizer } from './cuda-flags.ts';
-import { withLock } from './file-lock.ts';
+import { withLock } from './cuda-lock.ts';
 
 export interface BuildOptions {
   /** The folder that holds the manifest. */
@@ -124,7 +124,12 @@ async function compileUnit(plan: Plan, unit: Unit, work: string): Promise<{ read
 }
 
 /** All of `items`, at most `width` at a time; the first failure ends the others through the signal that they are given. */
-async function inParallel<T, R>(items: readonly T[], width: number, signal: Signal | undefined, work: (item: T, signal: Signal) => Promise<R>): Promise<R[]> {
+async function inParallel<T, R>(
+  items: readonly T[],
+  width: number,
+  signal: Signal | undefined,
+  work: (item: T, signal: Signal) => Promise<R>,
+): Promise<R[]> {
   const end = new AbortController();
   const stop = (): void => end.abort(signal?.reason);
   if (signal?.aborted === true) stop();

@@ -9,7 +9,7 @@ import { buildCudaLibrary, buildInCache, reportPath } from '../../../src/runtime
 import { findCxx, findNvcc } from '../../../src/runtime/node/cuda-compilers.ts';
 import { compileFlags, libraryPath } from '../../../src/runtime/node/cuda-flags.ts';
 import { loadCudaLibrary } from '../../../src/runtime/node/cuda-library.ts';
-import { withLock } from '../../../src/runtime/node/file-lock.ts';
+import { withLock } from '../../../src/runtime/node/cuda-lock.ts';
 import { CUDA_CACHE } from '../../conformance/cuda-sources.ts';
 import { emptyFolder, testModule } from './module.ts';
 
