@@ -16,9 +16,11 @@ export function namer(kernel: Kernel, reserved: Words): Namer {
   const buffers = new Map<string, string>();
   const variables = new Map<string, string>();
   const fresh = (name: string): string => {
-    const base = clean(name);
+    const plain = clean(name);
+    // A rule may reserve all words with this beginning.
+    const base = reserved.has(plain) && reserved.has(`${plain}_1`) ? `v_${plain}` : plain;
     let candidate = base;
-    for (let i = 1; taken.has(candidate) || reserved.has(candidate); i++) candidate = `${base}_${i}`;
+    for (let i = 1; taken.has(candidate) || reserved.has(candidate); i++) candidate = `${base.replace(/_$/, '')}_${i}`;
     taken.add(candidate);
     return candidate;
   };

@@ -24,6 +24,8 @@ export interface ReferenceInputs {
 export interface ReferenceRun {
   /** Results of the last section (`y`: logits or the layer's output, and the trace of a layer). */
   readonly results: Readonly<Record<string, Data>>;
+  /** Those of every section of the sequence, in order. */
+  readonly steps: readonly Readonly<Record<string, Data>>[];
   readonly faults: number;
 }
 
@@ -61,6 +63,7 @@ export function createReference(program: ReferenceProgram, weight: WeightLookup,
       const size = { T, past, seq: inputs.seq ?? T, cap: capacity };
       let hidden: Data | undefined = inputs.x;
       let results: Readonly<Record<string, Data>> = {};
+      const steps: Readonly<Record<string, Data>>[] = [];
       let faults = 0;
       for (const { section, layer } of program.sequence) {
         const graph = program.sections[section];
@@ -73,11 +76,12 @@ export function createReference(program: ReferenceProgram, weight: WeightLookup,
         }
         const done = evaluate(graph, { params, size });
         results = done.results;
+        steps.push(results);
         hidden = results['y'];
         faults += done.faults;
       }
       past += T;
-      return { results, faults };
+      return { results, steps, faults };
     },
     reset() {
       past = 0;
