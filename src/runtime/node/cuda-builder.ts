@@ -114,11 +114,14 @@ async function compileUnit(plan: Plan, unit: Unit, work: string): Promise<{ read
   const name = `${basename(unit.path).replace(/\.\w+$/, '')}.o`;
   const key = createHash('sha256').update(JSON.stringify([plan.compiler, flags, ...unit.texts])).digest('hex').slice(0, 24);
   const kept = objects === undefined ? undefined : join(objects, `${key}.o`);
-  if (kept !== undefined && existsSync(kept)) return { object: kept, said: '' };
+  if (kept !== undefined && existsSync(kept)) return { object: kept, said: await readFile(reportPath(kept), 'utf8') };
   const object = join(work, name);
   const args = [...flags, '-I', '.', '-I', cuda.directory, '-c', unit.path, '-o', object];
   const said = await runCompiler({ program: plan.compiler, args, cwd: plan.directory, what: basename(unit.path) }, plan.signal);
   if (kept === undefined) return { object, said };
+  const report = join(work, `${name}.txt`);
+  await writeFile(report, said);
+  await publish(report, reportPath(kept));
   await publish(object, kept);
   return { object: kept, said };
 }
@@ -188,8 +191,8 @@ async function build(plan: Plan, path: string, jobs: number, onProgress: BuildOp
   }
 }
 
-/** What the compiler said of the library's kernels; written for devices only. */
-export const reportPath = (library: string): string => library.replace(/\.so$/, '.txt');
+/** What the compiler said of a library's kernels (written for devices only), or of an object. */
+export const reportPath = (library: string): string => library.replace(/\.s?o$/, '.txt');
 
 /** Folders of builders that were killed. The lock is held: no builder of this library is alive. */
 async function removeLeftovers(path: string): Promise<void> {

@@ -26,8 +26,8 @@ function laidOut(change?: (path: string, text: string) => string): { readonly di
   return { directory, cuda };
 }
 
-/** A compiler that counts its calls and writes what it is told to, unless a file that it is given says that it fails. */
-function fakeCompiler(): { readonly path: string; readonly calls: () => string[] } {
+/** A compiler that keeps its calls and makes what it is asked for out of nothing. @param says a shell command for its output */
+function fakeCompiler(says = ''): { readonly path: string; readonly calls: () => string[] } {
   const folder = emptyFolder();
   const path = join(folder, 'g++');
   const log = join(folder, 'log');
@@ -39,6 +39,7 @@ sleep 0.2
 for last do :; done
 while [ $# -gt 0 ]; do [ "$1" = -o ] && out="$2"; shift; done
 echo made > "$out"
+${says}
 `,
   );
   chmodSync(path, 0o755);
@@ -109,7 +110,7 @@ describe('a build', () => {
 
   it('takes objects that another build has made of the same texts', async () => {
     const cache = emptyFolder();
-    const compiler = fakeCompiler();
+    const compiler = fakeCompiler('echo said of it');
     vi.stubEnv('CXX', compiler.path);
     const one = testModule('sm_80');
     const other = testModule('sm_80', (path, text) => (path.endsWith('second.cuh') ? `${text}// another\n` : text));
@@ -118,6 +119,8 @@ describe('a build', () => {
     expect(first.path).not.toBe(second.path);
     const compiled = compiler.calls().filter((c) => c.includes(' -c ')).map((c) => /(\w+)\.cu -o/.exec(c)?.[1]);
     expect(compiled.sort()).toEqual(['module', 'parts', 'parts']);
+    // The report of both tells of all their units, those that were there already too.
+    for (const { path } of [first, second]) expect(readFileSync(reportPath(path), 'utf8').match(/said of/g)?.length).toBe(2);
   });
 
   it('that fails shows the command and what the compiler said, and leaves nothing', async () => {
