@@ -3,7 +3,7 @@
  * one so that threads which differ in their row read different banks; row values are variables.
  */
 import * as b from '../../ir/kernel/build.ts';
-import type { Block, Buffer, Expr, Stmt, StmtOf, Tile } from '../../ir/kernel/types.ts';
+import type { Buffer, Expr, Stmt, StmtOf, Tile } from '../../ir/kernel/types.ts';
 import { substitute } from '../../ir/kernel/walk.ts';
 import { rowBindings } from './expand-products.ts';
 import { combine } from './expand-reduce.ts';

@@ -3,7 +3,7 @@
  * loads and fma, maps are written out per element.
  */
 import * as b from '../../ir/kernel/build.ts';
-import type { Expr, FmaSchedule, MainloopSchedule, Stmt, StmtOf } from '../../ir/kernel/types.ts';
+import type { FmaSchedule, MainloopSchedule, Stmt, StmtOf } from '../../ir/kernel/types.ts';
 import { instantiate } from '../../ir/kernel/walk.ts';
 import { fmaBlocks, fmaProducts } from './expand-fma-products.ts';
 import { rowBindings } from './expand-products.ts';
