@@ -3,12 +3,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
+import { reserved } from '../../src/codegen/cuda/reserved.ts';
 import { emitPackage, type PackageFiles } from '../../src/codegen/package/emit.ts';
 import { RESERVED_WORDS } from '../../src/codegen/wgsl/reserved.ts';
 import { renderGithub, renderText, toJson } from '../../src/diagnostics/index.ts';
 import { type Compiled, compileSpec } from '../../src/driver/compile.ts';
 import { chooseUnit, readSpecs } from '../../src/driver/frontend.ts';
 import { initFromConfig } from '../../src/driver/init/index.ts';
+import { CUDA_SM80 } from '../../src/driver/profiles.ts';
 import type { Spec } from '../../src/model/types.ts';
 import { format, MAX_LENGTH } from '../../src/parser/index.ts';
 import { encodeGolden } from '../../src/runtime/core/golden.ts';
@@ -46,6 +48,7 @@ const golden = encodeGolden({ seed: 1, gate: { nmse: 1e-9, rowNmse: 1e-8 }, vect
 const packed = (c: Compiled): PackageFiles => emitPackage({ manifest: c.manifest, kernels: c.texts, runtime: new Map(), golden });
 const PLAIN = compiled(layer('plain', '"table"'));
 const PLAIN_FILES = packed(PLAIN);
+const PLAIN_CUDA = compileSpec(PLAIN.spec, { caps: CUDA_SM80 });
 
 const textOf = (files: PackageFiles, path: string): string => {
   const data = files.get(path);
@@ -143,6 +146,9 @@ describe('a quoted unit and a hash table', () => {
       expect(spec.name).toBe(name);
       if (quote === verbatim) continue;
       expectData(compileSpec(spec), name, table);
+      const cuda = compileSpec(spec, { caps: CUDA_SM80 });
+      expect([...cuda.texts]).toEqual([...PLAIN_CUDA.texts]);
+      expect(cuda.manifest.model.name).toBe(name);
     }
   });
 
@@ -194,6 +200,21 @@ describe('identifiers in WGSL', () => {
         // The frame's own declarations are kept from everything else by the same list.
         if (!FRAME.has(name)) expect(RESERVED_WORDS.has(name), `${file}: ${name}`).toBe(false);
       }
+    }
+  });
+});
+
+describe('identifiers in CUDA', () => {
+  it('are made by the compiler', () => {
+    expect([...PLAIN_CUDA.texts.keys()].filter((f) => f.endsWith('.cuh')).length).toBeGreaterThan(3);
+    for (const [file, text] of PLAIN_CUDA.texts) {
+      expect(file).toMatch(/^cuda\/(?:kernels\/k\d+_[A-Za-z0-9_]+\.cuh|part\d+\.cu|module\.cu)$/);
+      expect(text).toMatch(/^[\n\x20-\x7e]*$/);
+      if (!file.endsWith('.cuh')) continue;
+      const names = [...text.matchAll(/\b(?:(?:u?int32_t|uint16_t|float|bool|float[24]|u?int[24])\*?(?: const| __restrict__)?) ([A-Za-z_]\w*)(?= =|,|\)|\[|;)/g)].map((m) => m[1] ?? '');
+      expect(names.length, file).toBeGreaterThan(3);
+      const frame = new Set(['scalars', 'thread', 'lane', 'warp', 'T', 'past', 'seq', 'segment_first', 'segment_count']);
+      for (const name of names) if (!frame.has(name)) expect(reserved.has(name), `${file}: ${name}`).toBe(false);
     }
   });
 });
