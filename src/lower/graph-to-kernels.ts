@@ -13,7 +13,7 @@ import type { LaunchGroup } from '../kernels/moe/index.ts';
 import type { Capabilities } from '../target/types.ts';
 import { groupsOf } from './groups.ts';
 import { type KernelPool, kernelPool } from './kernel-pool.ts';
-import { denseLaunch, type LaunchContext } from './launches-dense.ts';
+import { denseLaunches, type LaunchContext } from './launches-dense.ts';
 import { moeLaunches } from './launches-moe.ts';
 import { assignSlots, type LiveValue } from './lifetime.ts';
 import type { Bucket, BufferRef, IoDecl, ParamDecl, Section, Step } from './program.ts';
@@ -34,7 +34,7 @@ function launchKey(node: Node, { maxTokens, slots, segmentRows }: LaunchContext)
 }
 
 const launchesOf = (node: Node, ctx: LaunchContext, pool: KernelPool): LaunchGroup =>
-  pool.launches(launchKey(node, ctx), () => (isMoe(node) ? moeLaunches(node, ctx) : { launches: [denseLaunch(node, ctx)], scratch: [] }));
+  pool.launches(launchKey(node, ctx), () => (isMoe(node) ? moeLaunches(node, ctx) : denseLaunches(node, ctx)));
 
 const slotsOf = (graph: Graph): number => {
   for (const node of graph.nodes) if (node.op === 'moe.plan') return node.attrs.slots;

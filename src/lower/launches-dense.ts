@@ -2,7 +2,7 @@
 import { numberDim, rowsOf } from '../ir/graph/op-spec.ts';
 import type { NodeOf, OpName, Value } from '../ir/graph/types.ts';
 import * as k from '../kernels/index.ts';
-import type { Launch } from '../kernels/launch.ts';
+import type { Launch, LaunchGroup } from '../kernels/launch.ts';
 import type { Capabilities } from '../target/types.ts';
 
 export interface LaunchContext {
@@ -56,8 +56,17 @@ const elementwiseOf = (ctx: LaunchContext, x: Value, y: Value): { readonly width
 
 const most = (ctx: LaunchContext, rows: number): { readonly maxRows?: number } => (ctx.maxTokens === undefined ? {} : { maxRows: ctx.maxTokens * rows });
 
-/** The launch of a dense node with the default schedule. */
-export function denseLaunch(node: DenseNode, ctx: LaunchContext): Launch {
+/** The launches of a dense node with the default schedule. */
+export const denseLaunches = (node: DenseNode, ctx: LaunchContext): LaunchGroup =>
+  node.op === 'attention' ? attentionLaunches(node, ctx) : { launches: [denseLaunch(node, ctx)], scratch: [] };
+
+function attentionLaunches({ ins, outs, attrs }: NodeOf<'attention'>, { caps, maxTokens }: LaunchContext): LaunchGroup {
+  const tokens = maxTokens === undefined ? {} : { maxTokens };
+  const stored = { ...rowsIn('qElem', ins.q), ...rowsIn('kvElem', ins.k), ...rowsIn('yElem', outs.y) };
+  return k.attention({ ...attrs, ...tokens, ...storageOf('sinksElem', ins.sinks), ...stored }, undefined, caps);
+}
+
+function denseLaunch(node: Exclude<DenseNode, NodeOf<'attention'>>, ctx: LaunchContext): Launch {
   const { caps } = ctx;
   switch (node.op) {
     case 'embed': {
@@ -123,12 +132,6 @@ export function denseLaunch(node: DenseNode, ctx: LaunchContext): Launch {
     case 'cache_append': {
       const { x, cache } = node.ins;
       return k.cacheAppend({ width: numberDim(x, -1), ...rowsIn('xElem', x), ...rowsIn('cacheElem', cache) }, undefined, caps);
-    }
-    case 'attention': {
-      const { q, k: keys, sinks } = node.ins;
-      const tokens = ctx.maxTokens === undefined ? {} : { maxTokens: ctx.maxTokens };
-      const stored = { ...rowsIn('qElem', q), ...rowsIn('kvElem', keys), ...rowsIn('yElem', node.outs.y) };
-      return k.attention({ ...node.attrs, ...tokens, ...storageOf('sinksElem', sinks), ...stored }, undefined, caps);
     }
   }
 }

@@ -26,6 +26,9 @@ export interface AttentionProblem {
 }
 
 export const LOWEST = -3.4e38;
+export const LOG2_E: number = Math.LOG2E;
+/** Below every sum of weights that is not 0, and its reciprocal is finite. */
+export const TINY = 1e-37;
 
 export const range = (n: number): readonly number[] => Array.from({ length: n }, (_, i) => i);
 export const isPower = (n: number): boolean => Number.isInteger(n) && n >= 1 && 2 ** Math.round(Math.log2(n)) === n;
@@ -40,6 +43,15 @@ export function wantAttention(p: AttentionProblem): void {
 
 /** Columns of a row of values, those of the keys included where values are a part of them. */
 export const valueStride = (p: AttentionProblem): number => (p.vFromK ? p.qkDim : p.vDim);
+
+/**
+ * Where the maximum of a row begins, as an exponent of 2: half of what a key that is not seen scores, so that its weight is 0 even
+ * where a row has seen none.
+ */
+export const leastTop = (p: AttentionProblem): number => (LOWEST * Math.min(1, p.scale * LOG2_E)) / 2;
+/** The same with the head's sink. */
+export const sinkTop = (p: AttentionProblem, sinks: Buffer, head: Expr): Expr =>
+  b.max(b.min(b.mul(b.loadF32(sinks, head), b.f32(LOG2_E)), b.f32(-LOWEST)), b.f32(leastTop(p)));
 
 /** The rows that a block serves: consecutive (token, query head) pairs of one key head. */
 export interface Pairs {

@@ -20,20 +20,7 @@ export {
   wantWhole,
 } from '../dense/common.ts';
 export type { ElementwiseSchedule, StorageElem } from '../dense/common.ts';
-
-/** A value that lives only between the launches of one group; operands name it. */
-export interface ScratchDecl {
-  readonly name: string;
-  readonly elem: Elem;
-  /** In elements. */
-  readonly size: Size;
-}
-
-/** Kernels that run one op together, in order. */
-export interface LaunchGroup {
-  readonly launches: readonly Launch[];
-  readonly scratch: readonly ScratchDecl[];
-}
+export type { LaunchGroup, ScratchDecl } from '../launch.ts';
 
 /** The id of a slot that is dropped or not used. */
 export const DROPPED = 0xffff_ffff;

@@ -1,14 +1,18 @@
 /** Attention on tensor cores: the printed text under the emulator against the definition in f64, and the text made wrong. */
 import { describe, expect, it } from 'vitest';
+import { emitCuda } from '../../../src/codegen/cuda/emit.ts';
 import { finishCuda } from '../../../src/codegen/cuda/pipeline.ts';
 import type { TypedArray } from '../../../src/ir/kernel/interpret.ts';
+import { bf16ToNumber } from '../../../src/ir/kernel/numerics.ts';
+import type { Kernel } from '../../../src/ir/kernel/types.ts';
 import { attention } from '../../../src/kernels/dense/attention.ts';
 import type { AttentionProblem } from '../../../src/kernels/dense/attention.ts';
-import type { MmaAttention } from '../../../src/kernels/dense/attention-tiles.ts';
+import type { MmaAttention } from '../../../src/kernels/dense/attention-tiles-schedule.ts';
+import type { Launch } from '../../../src/kernels/launch.ts';
 import { CUDA_SM80 } from '../../../src/target/cuda.ts';
-import { fullProblem, makeData, reference } from '../../kernels/dense/attention-reference.ts';
+import { fullProblem, makeData, reference, scratchOf, single } from '../../kernels/dense/attention-reference.ts';
 import { gridOf, memoryOf, stored } from '../../kernels/dense/harness.ts';
-import { MODES, buildEmulated, hasCompiler, runEmulated } from './emulate.ts';
+import { MODES, buildAllEmulated, buildEmulated, hasCompiler, runEmulated } from './emulate.ts';
 import type { Mode } from './emulate.ts';
 
 const FIRST: Mode = { order: 'fwd', late: 0 };
@@ -17,37 +21,64 @@ const TOLERANCE = { bf16: 4e-6, f16: 6e-8 } as const;
 
 interface Case {
   readonly p: AttentionProblem;
-  readonly s: MmaAttention;
+  /** Absent: the default. */
+  readonly s?: MmaAttention;
   readonly calls: readonly (readonly [T: number, past: number])[];
 }
 
 const problem = (p: Omit<AttentionProblem, 'scale' | 'vFromK'> & Partial<AttentionProblem>, elem: 'bf16' | 'f16' = 'bf16'): AttentionProblem =>
   fullProblem({ qElem: elem, kvElem: elem, ...p });
-const tiles = (rows: number, keys: number, warps: number, split = 1): MmaAttention => ({ variant: 'mma-sync', rows, keys, warps, split });
+const tiles = (rows: number, keys: number, warps: number, more: Partial<MmaAttention> = {}): MmaAttention => ({
+  variant: 'mma-sync', rows, keys, warps, split: 1, parts: 1, ...more,
+});
 
 const CASES: readonly (readonly [string, Case])[] = [
   ['one head', { p: problem({ heads: 1, kvHeads: 1, qkDim: 16, vDim: 16 }), s: tiles(16, 16, 1), calls: [[1, 0], [40, 0], [5, 33]] }],
   ['heads of 64, 32 rows a warp', { p: problem({ heads: 2, kvHeads: 2, qkDim: 64, vDim: 64 }), s: tiles(128, 48, 4), calls: [[140, 70]] }],
   ['grouped heads of 96 and 80, f16', { p: problem({ heads: 6, kvHeads: 2, qkDim: 96, vDim: 80 }, 'f16'), s: tiles(64, 32, 4), calls: [[30, 0], [17, 50]] }],
   ['a window and sinks', { p: problem({ heads: 4, kvHeads: 2, qkDim: 32, vDim: 48, window: 21, sinksElem: 'f32' }), s: tiles(32, 16, 2), calls: [[50, 0], [9, 37]] }],
-  ['values of the keys, in two parts', { p: problem({ heads: 4, kvHeads: 1, qkDim: 48, vDim: 32, vFromK: true }), s: tiles(32, 32, 2, 2), calls: [[21, 11]] }],
+  ['values of the keys, in two parts', { p: problem({ heads: 4, kvHeads: 1, qkDim: 48, vDim: 32, vFromK: true }), s: tiles(32, 32, 2, { split: 2 }), calls: [[21, 11]] }],
   ['results in 16 bits', { p: problem({ heads: 2, kvHeads: 1, qkDim: 128, vDim: 128, yElem: 'bf16' }), s: tiles(64, 64, 4), calls: [[35, 64]] }],
+  ['parts of the keys, a window and sinks', {
+    p: problem({ heads: 4, kvHeads: 2, qkDim: 32, vDim: 32, window: 40, sinksElem: 'bf16' }), s: tiles(16, 16, 1, { parts: 4, split: 2 }), calls: [[3, 90], [1, 0]],
+  }],
+  ['few tokens, as the default has it', { p: problem({ heads: 2, kvHeads: 1, qkDim: 64, vDim: 64, maxTokens: 8, yElem: 'bf16' }), calls: [[1, 300], [8, 0]] }],
+  ['few tokens of latent attention', { p: problem({ heads: 16, kvHeads: 1, qkDim: 576, vDim: 512, vFromK: true, maxTokens: 8 }), calls: [[1, 70]] }],
 ];
 
-function setUp({ p, s }: Case, T: number, past: number): { readonly want: Float64Array; readonly run: (program: string, mode: Mode) => Float32Array } {
+/** One case with its programs. */
+interface Built {
+  readonly launches: readonly { readonly launch: Launch; readonly kernel: Kernel }[];
+  readonly scratch: (T: number) => Record<string, Float32Array>;
+}
+
+function build({ p, s }: Case): Built {
+  const group = attention(p, s, CUDA_SM80);
+  const launches = group.launches.map((launch) => ({ launch, kernel: finishCuda(launch.kernel, CUDA_SM80) }));
+  return { launches, scratch: (T) => scratchOf(group, T) };
+}
+
+interface Call {
+  readonly want: Float64Array;
+  /** @param place of the program among several */
+  readonly run: (programs: readonly string[], mode: Mode, place?: number) => Float32Array;
+}
+
+function setUp({ p }: Case, { launches, scratch }: Built, T: number, past: number): Call {
   const elem = p.kvElem ?? 'f32';
   const d = makeData(p, T, past);
-  const [q, k, v] = [stored(d.q, elem), stored(d.k, elem), stored(d.v, elem)];
-  const want = reference(p, { ...d, q: q.values, k: k.values, v: v.values }, T, past);
-  const launch = attention(p, s, CUDA_SM80);
-  const kernel = finishCuda(launch.kernel, CUDA_SM80);
+  const [q, k, v, sinks] = [stored(d.q, elem), stored(d.k, elem), stored(d.v, elem), stored(d.sinks, p.sinksElem ?? 'f32')];
+  const want = reference(p, { q: q.values, k: k.values, v: v.values, sinks: sinks.values }, T, past);
   return {
     want,
-    run(program, mode) {
+    run(programs, mode, place = 0) {
       const y: TypedArray = p.yElem === 'bf16' ? new Uint16Array(want.length).fill(0x7fc0) : new Float32Array(want.length).fill(NaN);
-      const memory = memoryOf(launch, { q: q.data, k: k.data, v: v.data, sinks: d.sinks, y });
-      runEmulated(program, kernel, { grid: gridOf(launch, T), memory, scalars: { T, past } }, mode);
-      return p.yElem === 'bf16' ? Float32Array.from(y, (bits) => new Float32Array(Uint32Array.of(bits << 16).buffer)[0] ?? NaN) : (y as Float32Array);
+      const operands = { q: q.data, k: k.data, v: v.data, sinks: sinks.data, y, ...scratch(T) };
+      launches.forEach(({ launch, kernel }, i) => {
+        const memory = memoryOf(launch, operands);
+        runEmulated(programs[i] ?? '', kernel, { grid: gridOf(launch, T), memory, scalars: { T, past } }, mode, place);
+      });
+      return p.yElem === 'bf16' ? Float32Array.from(y, bf16ToNumber) : Float32Array.from(y);
     },
   };
 }
@@ -63,12 +94,13 @@ function nmse(got: ArrayLike<number>, want: ArrayLike<number>): number {
 
 describe.skipIf(!hasCompiler)('attention on tensor cores', () => {
   it.each(CASES)('%s', (_name, c) => {
-    const program = buildEmulated(finishCuda(attention(c.p, c.s, CUDA_SM80).kernel, CUDA_SM80));
+    const built = build(c);
+    const programs = built.launches.map(({ kernel }) => buildEmulated(kernel));
     for (const [T, past] of c.calls) {
-      const { want, run } = setUp(c, T, past);
-      const first = run(program, FIRST);
+      const { want, run } = setUp(c, built, T, past);
+      const first = run(programs, FIRST);
       expect(nmse(first, want)).toBeLessThan(TOLERANCE[c.p.kvElem === 'f16' ? 'f16' : 'bf16'] + (c.p.yElem === 'bf16' ? 4e-6 : 0));
-      for (const mode of MODES) expect(run(program, mode), JSON.stringify(mode)).toEqual(first);
+      for (const mode of MODES) expect(run(programs, mode), JSON.stringify(mode)).toEqual(first);
     }
   });
 });
@@ -93,27 +125,24 @@ const MUTATIONS: readonly (readonly [string, (text: string) => string])[] = [
 
 describe.skipIf(!hasCompiler)('attention on tensor cores, the text made wrong', () => {
   const c: Case = { p: problem({ heads: 4, kvHeads: 2, qkDim: 32, vDim: 48, window: 9 }), s: tiles(32, 16, 2), calls: [] };
-  const kernel = finishCuda(attention(c.p, c.s, CUDA_SM80).kernel, CUDA_SM80);
-  const { want, run } = setUp(c, 23, 11);
-  it('and as it is', () => {
-    expect(nmse(run(buildEmulated(kernel), FIRST), want)).toBeLessThan(TOLERANCE.bf16);
-  });
+  const built = build(c);
+  const kernel = finishCuda(single({ launches: built.launches.map((l) => l.launch), scratch: [] }).kernel, CUDA_SM80);
+  const { want, run } = setUp(c, built, 23, 11);
+  const right = emitCuda(kernel);
+  const texts = [right, ...MUTATIONS.map(([, change]) => change(right))];
+  const program = hasCompiler ? buildAllEmulated(kernel, texts) : '';
+  const passes = (mode: Mode, place: number): boolean => {
+    try {
+      return nmse(run([program], mode, place), want) < TOLERANCE.bf16;
+    } catch {
+      return false;
+    }
+  };
 
-  it.each(MUTATIONS)('%s', (_name, change) => {
-    let changed = false;
-    const program = buildEmulated(kernel, (text) => {
-      const mutated = change(text);
-      changed = mutated !== text;
-      return mutated;
-    });
-    expect(changed).toBe(true);
-    const survived = MODES.every((mode) => {
-      try {
-        return nmse(run(program, mode), want) < TOLERANCE.bf16;
-      } catch {
-        return false;
-      }
-    });
-    expect(survived).toBe(false);
+  it('and as it is', () => expect(MODES.every((mode) => passes(mode, 0))).toBe(true));
+
+  it.each(MUTATIONS.map(([name], i) => [name, i + 1] as const))('%s', (_name, place) => {
+    expect(texts[place]).not.toBe(right);
+    expect(MODES.every((mode) => passes(mode, place))).toBe(false);
   });
 });

@@ -1,7 +1,7 @@
 /** A product on the result of a product, in chunks: a kernel at the tile level that uses blocks, row values, folds and updates. */
 import * as b from '../../../src/ir/kernel/build.ts';
 import { fmaF32 } from '../../../src/ir/kernel/numerics.ts';
-import type { Block, Elem, Expr, Kernel, Lanes, MainloopSchedule, Stmt, Tile } from '../../../src/ir/kernel/types.ts';
+import type { Block, Expr, Kernel, Lanes, MainloopSchedule, Stmt, Tile } from '../../../src/ir/kernel/types.ts';
 import { global, kernel } from './samples.ts';
 
 export interface ChainedShape {
@@ -82,4 +82,3 @@ export function chainedReference(s: ChainedShape, x: ArrayLike<number>, w: Array
   return y;
 }
 
-export const isHalf = (elem: Elem): elem is 'f16' | 'bf16' => elem === 'f16' || elem === 'bf16';

@@ -1,6 +1,9 @@
-/** Operands of attention, and its definition in f64. */
+/** Operands of attention, its definition in f64, and its launches on the interpreter. */
+import { evalSize } from '../../../src/base/size.ts';
 import type { AttentionProblem } from '../../../src/kernels/dense/attention.ts';
-import { random } from './harness.ts';
+import type { Launch, LaunchGroup } from '../../../src/kernels/launch.ts';
+import { random, run } from './harness.ts';
+import type { Call, Operands } from './harness.ts';
 
 export type Small = Omit<AttentionProblem, 'scale' | 'vFromK'> & Partial<AttentionProblem>;
 
@@ -60,4 +63,21 @@ export function reference(p: AttentionProblem, d: Data, T: number, past: number)
     }
   }
   return y;
+}
+
+/** The launch of a group of one. */
+export function single({ launches }: LaunchGroup): Launch {
+  const [launch, second] = launches;
+  if (launch === undefined || second !== undefined) throw new Error(`${launches.length} launches, not one`);
+  return launch;
+}
+
+/** What lives between the launches, filled with NaN: whoever reads what none wrote gives NaN. */
+export const scratchOf = (group: LaunchGroup, T: number): Record<string, Float32Array> =>
+  Object.fromEntries(group.scratch.map((s) => [s.name, new Float32Array(evalSize(s.size, { T, past: 0, seq: T, cap: 0 })).fill(NaN)]));
+
+/** Runs the launches one after the other; `y` is written in place. */
+export function runGroup(group: LaunchGroup, operands: Operands, call: Call): void {
+  const scratch = scratchOf(group, call.T);
+  for (const launch of group.launches) run(launch, { ...operands, ...scratch }, call);
 }

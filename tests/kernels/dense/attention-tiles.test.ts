@@ -2,18 +2,18 @@
 import { describe, expect, it } from 'vitest';
 import { attention } from '../../../src/kernels/dense/attention.ts';
 import type { AttentionProblem } from '../../../src/kernels/dense/attention.ts';
-import type { FmaAttention } from '../../../src/kernels/dense/attention-tiles.ts';
-import { fullProblem as full, makeData, reference } from './attention-reference.ts';
+import type { FmaAttention } from '../../../src/kernels/dense/attention-tiles-schedule.ts';
+import { fullProblem as full, makeData, reference, runGroup } from './attention-reference.ts';
 import type { Data, Small } from './attention-reference.ts';
-import { CAPS, NARROW, expectClose, expectSameBits, run } from './harness.ts';
+import { CAPS, NARROW, expectClose, expectSameBits } from './harness.ts';
 
-const SMALL: FmaAttention = { variant: 'fma', rows: 8, keys: 4, split: 1, tm: 2, across: 2 };
+const SMALL: FmaAttention = { variant: 'fma', rows: 8, keys: 4, split: 1, parts: 1, tm: 2, across: 2 };
 /** The keys of a chunk and the threads of a row decide about bits, the rest must not. */
 const OTHERS: readonly FmaAttention[] = [{ ...SMALL, rows: 4, tm: 1 }, { ...SMALL, rows: 16, tm: 4 }];
 
 function compute(p: AttentionProblem, d: Data, T: number, past: number, s = SMALL, caps = CAPS): Float32Array {
   const y = new Float32Array(T * p.heads * p.vDim);
-  run(attention(p, s, caps), { ...d, y }, { T, past });
+  runGroup(attention(p, s, caps), { ...d, y }, { T, past });
   return y;
 }
 
@@ -48,6 +48,26 @@ describe('attention by tiles', () => {
       const d = makeData(p, T, past);
       const whole = compute(p, d, T, past);
       for (const split of [2, 3]) expectSameBits(compute(p, d, T, past, { ...SMALL, split }, NARROW), whole);
+    }
+  });
+
+  it('joins parts of the keys', () => {
+    for (const small of [{ heads: 4, kvHeads: 2, qkDim: 6, vDim: 12 }, { heads: 2, kvHeads: 1, qkDim: 4, vDim: 8, window: 9, sinksElem: 'f32' as const }]) {
+      const p = full(small);
+      for (const [T, past] of [[1, 0], [1, 18], [3, 13], [6, 30]] as const) {
+        const d = makeData(p, T, past);
+        for (const parts of [2, 3, 8]) expectClose(compute(p, d, T, past, { ...SMALL, rows: 4, parts, split: parts === 3 ? 2 : 1 }, NARROW), reference(p, d, T, past), 3e-6);
+      }
+    }
+  });
+
+  it('gives a token the same bits with parts, too', () => {
+    const p = full({ heads: 2, kvHeads: 1, qkDim: 6, vDim: 4 });
+    const d = makeData(p, 19, 0);
+    const whole = compute(p, d, 19, 0, { ...SMALL, parts: 3 });
+    for (const t of [0, 8, 18]) {
+      const q = d.q.slice(t * 12, (t + 1) * 12);
+      expectSameBits(compute(p, { ...d, q }, 1, t, { ...SMALL, parts: 3 }), whole.slice(t * 8, (t + 1) * 8));
     }
   });
 

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { attention, attentionSchedule } from '../../../src/kernels/dense/attention.ts';
 import type { AttentionProblem, AttentionSchedule } from '../../../src/kernels/dense/attention.ts';
-import { fullProblem as full, makeData, reference } from './attention-reference.ts';
+import { fullProblem as full, makeData, reference, runGroup } from './attention-reference.ts';
 import type { Data, Small } from './attention-reference.ts';
-import { CAPS, NARROW, expectClose, expectSameBits, run, stored } from './harness.ts';
+import { CAPS, NARROW, expectClose, expectSameBits, stored } from './harness.ts';
 
 function compute(p: AttentionProblem, d: Data, T: number, past: number, s?: AttentionSchedule, caps = CAPS): Float32Array {
   const y = new Float32Array(T * p.heads * p.vDim);
-  run(attention(p, s, caps), { ...d, y }, { T, past });
+  runGroup(attention(p, s, caps), { ...d, y }, { T, past });
   return y;
 }
 
@@ -79,7 +79,7 @@ describe('attention', () => {
       const exact = compute(p, { ...d, q: q.values, k: k.values, v: v.values }, 7, 5, SMALL[1]);
       const y = new Uint16Array(exact.length);
       const launch = attention({ ...p, qElem: elem, kvElem: elem, yElem: elem }, SMALL[1], CAPS);
-      run(launch, { q: q.data, k: k.data, v: v.data, y }, { T: 7, past: 5 });
+      runGroup(launch, { q: q.data, k: k.data, v: v.data, y }, { T: 7, past: 5 });
       expect(y).toEqual(stored(exact, elem).data);
     }
   });

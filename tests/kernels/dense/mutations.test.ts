@@ -6,6 +6,7 @@ import * as k from '../../../src/kernels/dense/index.ts';
 import type { Launch } from '../../../src/kernels/launch.ts';
 import { expectEveryMutationCaught } from '../../ir/kernel/mutate.ts';
 import type { MutationRun } from '../../ir/kernel/mutate.ts';
+import { single } from './attention-reference.ts';
 import { NARROW, gridOf, memoryOf, random } from './harness.ts';
 
 interface Call {
@@ -24,6 +25,7 @@ function check(launch: Launch, calls: readonly Call[], equivalent: readonly RegE
   expectEveryMutationCaught(launch.kernel, runs, { equivalent });
 }
 
+const attention = (...args: Parameters<typeof k.attention>): Launch => single(k.attention(...args));
 const zeros = (n: number): Float32Array => new Float32Array(n);
 
 /** Several blocks, the last one partly filled, and a grid that is folded with blocks to spare. */
@@ -124,12 +126,12 @@ describe('mutations of', () => {
     const calls = [call(plain, 3, 5), call(plain, 1, 0), call(plain, 5, 2, Math.abs)];
     // With scores that all overflow, a key that is not seen would weigh as much as one that is.
     const overflow = call(plain, 3, 2, (x) => Math.abs(x) * 1e25);
-    check(k.attention(plain, { block: 4, rows: 1, tn: 1 }, PAIRS), calls, idle);
-    check(k.attention(plain, { block: 4, rows: 2, tn: 1 }, PAIRS), [...calls, overflow], [...idle, /scores\[thread \+ 4\] = select/]);
+    check(attention(plain, { block: 4, rows: 1, tn: 1 }, PAIRS), calls, idle);
+    check(attention(plain, { block: 4, rows: 2, tn: 1 }, PAIRS), [...calls, overflow], [...idle, /scores\[thread \+ 4\] = select/]);
     const grouped: k.AttentionProblem = { heads: 6, kvHeads: 2, qkDim: 2, vDim: 3, scale: 1, vFromK: false, window: 3 };
     const window = [call(grouped, 3, 5), call(grouped, 5, 0, Math.abs), call(grouped, 6, 2, (x) => Math.abs(x) * 1e25)];
-    check(k.attention({ ...grouped, sinksElem: 'f32' }, { block: 4, rows: 1, tn: 1 }, { ...NARROW, maxGrid: 4 }), window, idle);
-    check(k.attention(grouped, { block: 4, rows: 4, tn: 1 }, NARROW), window, [...idle, /scores\[thread\] = select/, /scores\[thread \+ 12\] = select/]);
+    check(attention({ ...grouped, sinksElem: 'f32' }, { block: 4, rows: 1, tn: 1 }, { ...NARROW, maxGrid: 4 }), window, idle);
+    check(attention(grouped, { block: 4, rows: 4, tn: 1 }, NARROW), window, [...idle, /scores\[thread\] = select/, /scores\[thread \+ 12\] = select/]);
   });
 
   it('attention by tiles', () => {
@@ -141,13 +143,13 @@ describe('mutations of', () => {
         v: random((T + past) * p.kvHeads * p.vDim, 3), sinks: random(p.heads, 4), y: zeros(T * p.heads * p.vDim),
       }),
     });
-    const tiles = { variant: 'fma', rows: 4, keys: 4, split: 1, tm: 2, across: 2 } as const;
+    const tiles = { variant: 'fma', rows: 4, keys: 4, split: 1, parts: 1, tm: 2, across: 2 } as const;
     // One chunk more would hold no key that anyone sees; blocks to spare have no rows; masking what is seen whole changes nothing.
     const idle = [/for base in .* step 4/, /if block_index/, /if \(base \+ 3\) > first/];
     const plain: k.AttentionProblem = { heads: 3, kvHeads: 3, qkDim: 3, vDim: 4, scale: 1, vFromK: false };
-    check(k.attention(plain, tiles, PAIRS), [call(plain, 3, 5), call(plain, 1, 0), call(plain, 5, 2, Math.abs), call(plain, 7, 4)], idle);
+    check(attention(plain, tiles, PAIRS), [call(plain, 3, 5), call(plain, 1, 0), call(plain, 5, 2, Math.abs), call(plain, 7, 4)], idle);
     const grouped: k.AttentionProblem = { heads: 4, kvHeads: 2, qkDim: 2, vDim: 4, scale: 1, vFromK: false, window: 3, sinksElem: 'f32' };
     const window = [call(grouped, 3, 5), call(grouped, 5, 0, Math.abs), call(grouped, 6, 2), call(grouped, 1, 0)];
-    check(k.attention(grouped, { ...tiles, split: 2 }, { ...NARROW, maxGrid: 4 }), window, [...idle, /if \(base \+ 3\) <= last/]);
+    check(attention(grouped, { ...tiles, split: 2 }, { ...NARROW, maxGrid: 4 }), window, [...idle, /if \(base \+ 3\) <= last/]);
   });
 });
