@@ -69,7 +69,7 @@ function build(spec: string, arch: string): Built {
 const spilled = (u: KernelUse): number => u.spillStores + u.spillLoads;
 const most = (values: readonly number[]): number => values.reduce((a, b) => Math.max(a, b), 0);
 
-function rowOf(spec: string, arch: string): { readonly cells: readonly string[]; readonly spills: readonly string[]; readonly seconds: number } {
+function rowOf(spec: string, arch: string): { readonly key: string; readonly cells: readonly string[]; readonly spills: readonly string[]; readonly seconds: number } {
   try {
     const b = build(spec, arch);
     const spilling = b.uses.filter((u) => spilled(u) > 0);
@@ -79,11 +79,11 @@ function rowOf(spec: string, arch: string): { readonly cells: readonly string[];
       String(b.uses.reduce((n, u) => n + spilled(u), 0)), (b.sharedBytes / 1024).toFixed(1), [...new Set(spilling.map(nameOf))].join(', '),
     ];
     const spills = spilling.map((u) => `- ${spec.slice('examples/'.length)}, ${arch}: ${nameOf(u)}: ${u.registers} registers, ${u.spillStores} bytes stored, ${u.spillLoads} loaded`);
-    return { cells, spills, seconds: b.compile.wall + b.build.wall };
+    return { key: `${spec} ${arch}`, cells, spills, seconds: b.compile.wall + b.build.wall };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     process.stderr.write(`${why}\n`);
-    return { cells: [spec.slice('examples/'.length), arch, 'fails', '', '', '', '', '', '', '', why.split('\n')[1]?.slice(0, 120) ?? ''], spills: [], seconds: 0 };
+    return { key: `${spec} ${arch}`, cells: [spec.slice('examples/'.length), arch, 'fails', '', '', '', '', '', '', '', why.split('\n')[1]?.slice(0, 120) ?? ''], spills: [], seconds: 0 };
   }
 }
 
@@ -121,10 +121,11 @@ ${spills.length === 0 ? 'No kernel spills.' : `Kernels that spill:\n\n${spills.j
 `;
 }
 
-for (const spec of chosen) {
-  for (const arch of ARCHITECTURES) {
+for (const arch of [...ARCHITECTURES].reverse()) {
+  for (const spec of chosen) {
     const row = rowOf(spec, arch);
     rows.push(row);
+    rows.sort((x, y) => (x.key < y.key ? -1 : 1));
     process.stdout.write(`${row.cells.join('  ')}\n`);
     if (words.length === 0) writeFileSync(OUT, page());
   }

@@ -93,13 +93,22 @@ export interface SkipRow extends Line {
   readonly reason: string;
 }
 
-/** Lines that are kept in the JSON and not shown: loading times, clocks after a shape, ends of stages. */
+/** The end of a stage. */
+export interface StageRow extends Line {
+  readonly kind: 'stage';
+  readonly name: string;
+  /** 124: its time was up. */
+  readonly status: number;
+  readonly seconds: number;
+}
+
+/** Lines that are kept in the JSON and not shown: loading times, clocks after a shape. */
 export interface OtherRow extends Line {
-  readonly kind: 'load' | 'clocks' | 'stage';
+  readonly kind: 'load' | 'clocks';
   readonly [key: string]: unknown;
 }
 
-export type Row = Machine | LayerRow | ModelRow | CheckRow | ProfileRow | SkipRow | OtherRow;
+export type Row = Machine | LayerRow | ModelRow | CheckRow | ProfileRow | SkipRow | StageRow | OtherRow;
 
 const KINDS: ReadonlySet<string> = new Set<Row['kind']>(['machine', 'layer', 'model', 'check', 'profile', 'skip', 'load', 'clocks', 'stage']);
 
@@ -132,6 +141,8 @@ function keyOf(row: Row): string {
       return JSON.stringify([row.kind, row.name, row.tokens]);
     case 'check':
       return JSON.stringify([row.kind, row.stage, row.name]);
+    case 'stage':
+      return JSON.stringify([row.kind, row.name]);
     default:
       return JSON.stringify(row);
   }

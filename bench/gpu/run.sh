@@ -166,17 +166,13 @@ if [ "${1:-}" = --inside ]; then
   exit
 fi
 
-unpack
-build_missing
+declare -A BOX=([conformance]=150 [sanitize]=240 [bench]=520 [model]=240 [profile]=120)
 [ $# -gt 0 ] || set -- conformance bench model sanitize profile
 for name in "$@"; do
-  case $name in
-    conformance) stage conformance 150 ;;
-    sanitize) stage sanitize 240 ;;
-    bench) stage bench 520 ;;
-    model) stage model 240 ;;
-    profile) stage profile 120 ;;
-    *) say "there is no stage $name"; exit 2 ;;
-  esac
+  [ -n "${BOX[$name]:-}" ] || { say "there is no stage $name: ${!BOX[*]}"; exit 2; }
 done
+
+unpack
+build_missing
+for name in "$@"; do stage "$name" "${BOX[$name]}"; done
 "$NODE" "$WORK/js/bench/gpu/report.js" "$RESULTS" --out "$REPORTS" 2>&1 | tee -a "$LOG"

@@ -135,9 +135,12 @@ function profileSection(rows: readonly Row[]): string {
 }
 
 function skipSection(rows: readonly Row[]): string {
-  const found = rowsOf(rows, 'skip');
-  if (found.length === 0) return '';
-  const body = found.map((r) => [r.shape, r.tokens === null ? '' : String(r.tokens), r.routing ?? '', cell(r.what), cell(r.reason)]);
+  const stages = rowsOf(rows, 'stage').filter((r) => r.status !== 0);
+  const body = [
+    ...rowsOf(rows, 'skip').map((r) => [r.shape, r.tokens === null ? '' : String(r.tokens), r.routing ?? '', cell(r.what), cell(r.reason)]),
+    ...stages.map((r) => ['', '', '', `stage ${r.name}`, `${r.status === 124 ? 'its time was up' : `it ended with ${r.status}`} after ${r.seconds} s: rows may be missing`]),
+  ];
+  if (body.length === 0) return '';
   return `## Not measured\n\n${table(['shape', 'T', 'routing', 'what', 'why'], body, 5)}\n`;
 }
 

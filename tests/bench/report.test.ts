@@ -30,6 +30,8 @@ const rows: Row[] = [
   { kind: 'model', name: 'deepseek-7b sm_90a', tokens: 4096, medianMs: 100, p10Ms: 99, p90Ms: 101, samples: 10, dispatches: 300, weightBytes: 14e9, command: 'bench/gpu/run.sh model' },
   { kind: 'check', stage: 'conformance', name: 'moec_ldmatrix_x4', ok: true, detail: '', command: 'bench/gpu/run.sh conformance' },
   { kind: 'check', stage: 'conformance', name: 'moec_wgmma', ok: false, detail: 'lane 3 | differs', command: 'bench/gpu/run.sh conformance' },
+  { kind: 'stage', name: 'bench', status: 0, seconds: 400, command },
+  { kind: 'stage', name: 'profile', status: 124, seconds: 120, command: 'bench/gpu/run.sh profile' },
   { kind: 'skip', shape: 'deepseek-v3', what: 'the shape', tokens: null, routing: null, reason: 'needs 53 GB', command },
 ];
 const text = (all: readonly Row[]): string => all.map((r) => JSON.stringify(r)).join('\n');
@@ -70,6 +72,8 @@ describe('GPU results', () => {
     expect(page).toContain('## conformance: 1 of 2 good');
     expect(page).toContain('| moec_wgmma | lane 3 \\| differs |');
     expect(page).toContain('| deepseek-v3 |  |  | the shape | needs 53 GB |');
+    expect(page).toContain('| stage profile | its time was up after 120 s: rows may be missing |');
+    expect(page).not.toContain('stage bench');
     const widths = page.split('\n').filter((l) => l.startsWith('| 4096 |') || l.startsWith('| T |')).map((l) => l.split('|').length);
     expect(new Set(widths).size).toBe(1);
   });
