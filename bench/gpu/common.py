@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -131,9 +133,13 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     return out
 
 
+SCRATCH_BYTES = 28 << 30
+"""The weights of the largest layer, and its rows."""
+
+
 def scratch_directory() -> Path:
-    """Memory that looks like a file system where there is some, else the temporary directory."""
-    base = Path(os.environ.get("MOEC_SCRATCH") or ("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"))
-    path = base / f"moec-bench-{os.getpid()}"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    """In memory that looks like a file system where there is enough of it, else in the temporary directory."""
+    memory = Path("/dev/shm")
+    large = memory.is_dir() and shutil.disk_usage(memory).free >= SCRATCH_BYTES
+    base = os.environ.get("MOEC_SCRATCH") or (memory if large else tempfile.gettempdir())
+    return Path(tempfile.mkdtemp(prefix="moec-bench-", dir=base))
