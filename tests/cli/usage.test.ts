@@ -83,7 +83,10 @@ describe('usage errors exit with 2 and say what was meant', () => {
     ['neither --from nor --template', ['init'], /--from or --template/],
     ['both --from and --template', ['init', '--from', 'a', '--template', 'b'], /--from or --template/],
     ['a code', ['explain', 'MOE0000'], /no diagnostic MOE0000/],
-    ['cuda, which is not there', ['dump', LAYER, '--stage', 'cuda'], /webgpu only/],
+    ['a text of another target', ['dump', LAYER, '--stage', 'cuda', '--target', 'webgpu'], /a text of cuda, not of webgpu/],
+    ['an architecture', ['compile', LAYER, '--target', 'cuda', '--arch', 'sm_70'], /Allowed choices are sm_80, sm_90a/],
+    ['an architecture without its target', ['compile', LAYER, '--arch', 'sm_80', '--out', 'x'], /--arch is for --target cuda/],
+    ['emulation without its target', ['run', LAYER, '--emulate', '--output', 'y', '--weights', 'w', '--input', 'x'], /--emulate is for --target cuda/],
   ])('%s', async (_what, args, words) => {
     const run = await moec([...args, '--json']);
     expect(run.stderr).toMatch(words);

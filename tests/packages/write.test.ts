@@ -61,6 +61,33 @@ describe('writing a package', () => {
     clean();
   });
 
+  it('takes libraries that were built later for its own, of one package and of one for each target', async () => {
+    await writePackage(out, files('one'));
+    const library = (root: string): string => {
+      mkdirSync(join(root, 'cuda/lib'), { recursive: true });
+      writeFileSync(join(root, 'cuda/lib/moec-0123456789ab-sm_80.so'), 'built');
+      return join(root, 'cuda/lib');
+    };
+    library(out);
+    await writePackage(out, files('two'));
+    expect(existsSync(join(out, 'cuda'))).toBe(false);
+    const all = (text: string): Map<string, string | Uint8Array> =>
+      new Map<string, string | Uint8Array>([
+        ['targets.json', JSON.stringify({ generator: 'moec 0.1.0', targets: ['webgpu', 'cuda'] })], ['package.json', text], ['README.md', text],
+        ...['webgpu', 'cuda'].flatMap((t) => [...files(text)].map(([path, data]): [string, string | Uint8Array] => [`${t}/${path}`, data])),
+      ]);
+    await writePackage(out, all('three'));
+    const built = library(join(out, 'cuda'));
+    await writePackage(out, all('four'));
+    expect(existsSync(built)).toBe(false);
+    library(join(out, 'cuda'));
+    writeFileSync(join(built, 'notes.txt'), 'mine');
+    await expect(writePackage(out, all('five'))).rejects.toThrow(/cuda\/cuda\/lib\/notes\.txt that moec did not write/);
+    rmSync(join(built, 'notes.txt'));
+    writeFileSync(join(out, 'webgpu/notes.txt'), 'mine');
+    await expect(writePackage(out, files('six'))).rejects.toThrow(/webgpu\/notes\.txt/);
+  });
+
   it('takes no path that leaves the directory', async () => {
     for (const bad of ['../x', '/x', 'a/../../x', '', 'a//b', './x', '.hidden', 'a\\b', 'a\0b']) {
       await expect(writePackage(out, new Map([[bad, 'x']])), bad).rejects.toThrow(/cannot hold the path/);

@@ -74,18 +74,23 @@ async function runOn(runner: Runner, inputs: RunInputs, trace: boolean): Promise
 const isDirectory = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 async function produce(io: Io, path: string, options: Options): Promise<{ readonly tensors: NewTensor[]; readonly where: string }> {
+  const { target } = options;
   const trace = options.trace === true;
   const weightsPath = required(options.weights, '--weights');
-  const input = await openPath(required(options.input, '--input'));
-  const { target } = options;
-  if (isDirectory(path)) {
+  const inputPath = required(options.input, '--input');
+  const isPackage = isDirectory(path);
+  // A package knows its own target.
+  if (options.emulate === true && target !== 'cuda' && !isPackage) {
+    throw new CommandError(EXIT.usage, '--emulate is for --target cuda', { fix: 'add --target cuda, or leave --emulate out' });
+  }
+  const input = await openPath(inputPath);
+  if (isPackage) {
     if (target === 'reference') throw new CommandError(EXIT.usage, 'a package runs on its own target', { fix: 'give the .moe file to run the reference evaluator' });
     disabledPasses();
     const runner = await openPackage(path, weightsPath, { ...emulation(options), target });
     const inputs = await readInputs(input, runner.input);
     return { tensors: await runOn(runner, inputs, trace), where: runner.device };
   }
-  if (options.emulate === true && target !== 'cuda') throw new CommandError(EXIT.usage, '--emulate is for --target cuda', { fix: 'add --target cuda, or leave --emulate out' });
   const { spec } = loadSpec(io, path, options.unit);
   const disabled = disabledPasses();
   const inputs = await readInputs(input, inputShape(spec));
