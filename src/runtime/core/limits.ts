@@ -41,10 +41,17 @@ export function chooseVariant(kernel: ManifestKernel, features: ReadonlySet<stri
   });
 }
 
+/** What to do where a device is too small for the profile that a program was compiled for. */
+function smallerProfile({ target, limits }: Manifest): string {
+  const portable = target === 'cuda' ? '--arch sm_80' : '--limits baseline';
+  const larger = 'use a device with larger limits';
+  return portable.endsWith(` ${limits.profile}`) ? larger : `compile the spec with ${portable}, or ${larger}`;
+}
+
 /** Compares every static need with the device. @throws LimitTooSmallError, OutOfMemoryError */
 export function checkLimits(manifest: Manifest, device: DeviceInfo, memoryLimit: number | undefined): void {
   const have: DeviceLimits = device.limits;
-  const smaller = 'compile the spec with --limits baseline, or use a device with larger limits';
+  const smaller = smallerProfile(manifest);
   for (const k of manifest.kernels) {
     if (k.access.length > have.maxBindings) tooSmall('maxStorageBuffersPerShaderStage', k.access.length, have.maxBindings, `kernel ${k.name}`, smaller);
     if (k.block > have.maxThreadsPerBlock) tooSmall('maxComputeInvocationsPerWorkgroup', k.block, have.maxThreadsPerBlock, `kernel ${k.name}`, smaller);
