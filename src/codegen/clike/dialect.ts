@@ -37,7 +37,7 @@ export interface Dialect {
   /** A register array. */
   local(buf: Buffer, name: string): string;
   /** The lines before the loop's brace. */
-  for(name: string, from: string, to: string, step: number, unroll: boolean): readonly string[];
+  for(name: string, from: string, to: string, step: number, unroll: boolean | number): readonly string[];
   /** `global`: the kernel also hands global memory from thread to thread. */
   barrier(scope: 'subgroup' | 'block', global: boolean): string;
   /** The address of one access. */

@@ -147,7 +147,7 @@ export const cuda: Dialect = {
   local: (buf, name) => `${ty(buf)} ${name}[${buf.size}];`,
   for(name, from, to, step, unroll) {
     const head = `for (uint32_t ${name} = ${from}; ${name} < ${to}; ${name} += ${step}u)`;
-    return unroll ? ['#pragma unroll', head] : [head];
+    return unroll === false ? [head] : [unroll === true ? '#pragma unroll' : `#pragma unroll ${unroll}`, head];
   },
   barrier: (scope) => (scope === 'block' ? '__syncthreads();' : '__syncwarp();'),
   address: (_buf, name, index) => `&${name}[${index}]`,

@@ -161,7 +161,7 @@ export const note = (text: string): Stmt => ({ k: 'note', text });
 export const barrier = (scope: 'subgroup' | 'block' = 'block'): Stmt => ({ k: 'barrier', scope });
 export const if_ = (cond: Expr, then: readonly Stmt[], otherwise: readonly Stmt[] = []): Stmt => ({ k: 'if', cond, then, else: otherwise });
 
-export function for_(name: string, from: Expr, to: Expr, step: number, body: (i: Expr) => readonly Stmt[], unroll = false): Stmt {
+export function for_(name: string, from: Expr, to: Expr, step: number, body: (i: Expr) => readonly Stmt[], unroll: boolean | number = false): Stmt {
   return { k: 'for', name, from, to, step, unroll, body: body(variable(name)) };
 }
 

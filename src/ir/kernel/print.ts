@@ -89,7 +89,7 @@ export function printHead(s: Stmt): string {
     case 'store':
       return `${s.buf.name}[${printExpr(s.index)}] = ${printExpr(s.value)}`;
     case 'for':
-      return `for ${s.name} in ${printExpr(s.from)} .. ${printExpr(s.to)} step ${s.step}${s.unroll ? ' unroll' : ''}`;
+      return `for ${s.name} in ${printExpr(s.from)} .. ${printExpr(s.to)} step ${s.step}${s.unroll === false ? '' : s.unroll === true ? ' unroll' : ` unroll ${s.unroll}`}`;
     case 'if':
       return `if ${printExpr(s.cond)}`;
     case 'barrier':

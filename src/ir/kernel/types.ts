@@ -177,8 +177,8 @@ export type Stmt =
   | { readonly k: 'assign'; readonly name: string; readonly value: Expr }
   | { readonly k: 'alloc'; readonly buf: Buffer }
   | { readonly k: 'store'; readonly buf: Buffer; readonly index: Expr; readonly value: Expr }
-  /** for (name = from; name < to; name += step); bounds are u32. */
-  | { readonly k: 'for'; readonly name: string; readonly from: Expr; readonly to: Expr; readonly step: number; readonly unroll: boolean; readonly body: readonly Stmt[] }
+  /** for (name = from; name < to; name += step); bounds are u32. Written out whole, or a number of rounds at once, where the target's compiler takes such hints. */
+  | { readonly k: 'for'; readonly name: string; readonly from: Expr; readonly to: Expr; readonly step: number; readonly unroll: boolean | number; readonly body: readonly Stmt[] }
   | { readonly k: 'if'; readonly cond: Expr; readonly then: readonly Stmt[]; readonly else: readonly Stmt[] }
   /** A minimum: a target may synchronise more. Derived by the pass `insert-barriers`. */
   | { readonly k: 'barrier'; readonly scope: 'subgroup' | 'block' }

@@ -15,6 +15,8 @@ import { type Fragments, heldAt, heldCol, heldCols, heldRow, heldRows, pieceAt, 
 import { CHUNK, type HalfElem, isHalf, swizzleOf } from './ring.ts';
 
 const U = b.u32;
+/** Copies that a thread starts in a row; of more, a loop is left, or their addresses fill the registers. */
+const MAX_COPIES = 4;
 /** Depth of one instruction, in elements and in chunks. */
 const STEP = 16;
 const STEP_CHUNKS = STEP / CHUNK;
@@ -46,18 +48,21 @@ export const mmaBlocks: BlockMemory = {
     const rounds = Math.ceil(block.rows / down);
     const row0 = b.variable(fresh(`${block.name}_row`));
     const chunk0 = b.variable(fresh(`${block.name}_chunk`));
-    const copies = unrolled(fresh('i'), rounds, (i) => {
+    const each = per / across;
+    const round = (i: Expr): readonly Stmt[] => {
       const hoisted = new Hoisted(fresh);
       const row = hoisted.bind(b.add(row0, b.mul(i, U(down))), undefined, `${block.name}_to`);
       const access = rowAccess(view, row, hoisted, view.buf.name);
-      const copy = unrolled(fresh('j'), per / across, (j) => {
+      const copy = unrolled(fresh('j'), each, (j) => {
         const chunk = b.add(chunk0, b.mul(j, U(across)));
         const from = substitute(access.index, new Map([[view.col, b.mul(chunk, U(CHUNK))]]));
         return [b.machine('cp_async16', b.address(memory, chunkOf(block, row, chunk)), b.address(view.buf, from), b.value(access.guard ?? b.bool(true)))];
       });
       const all = [...hoisted.stmts, ...copy];
       return block.rows % down === 0 ? all : [b.if_(b.lt(b.add(row0, b.mul(i, U(down))), U(block.rows)), all)];
-    });
+    };
+    const whole = rounds * each <= MAX_COPIES;
+    const copies = whole ? unrolled(fresh('i'), rounds, round) : [b.for_(fresh('i'), U(0), U(rounds), 1, round, Math.max(1, Math.floor(MAX_COPIES / 2 / each)))];
     return [
       ...(row0.k === 'var' ? [b.let_(row0.name, b.div(b.thread, U(across)))] : []),
       ...(chunk0.k === 'var' ? [b.let_(chunk0.name, b.mod(b.thread, U(across)))] : []),
