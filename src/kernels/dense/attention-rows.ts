@@ -33,7 +33,7 @@ export function attentionRowsSchedule(p: AttentionProblem, caps: Capabilities): 
   const perGroup = p.heads / p.kvHeads;
   const pairs = p.maxTokens === undefined ? MOST_ROWS : 2 ** Math.floor(Math.log2(perGroup));
   const rows = Math.min(MOST_ROWS, pairs);
-  return { block: Math.min(64, caps.maxThreadsPerBlock), rows, tn: rows > 1 ? 2 : 1 };
+  return { block: Math.min(caps.target === 'cuda' ? 128 : 64, caps.maxThreadsPerBlock), rows, tn: rows > 1 ? 2 : 1 };
 }
 
 function check(p: AttentionProblem, s: AttentionRows, caps: Capabilities): void {
@@ -149,7 +149,8 @@ export function attentionByRows(p: AttentionProblem, s: AttentionRows, caps: Cap
     });
     const begin = p.window === undefined ? b.u32(0) : b.sub(b.max(keyBegin, base), base);
     const end = b.min(b.u32(block), b.sub(keyEnd, base));
-    stmts.push(b.for_('j', begin, end, 1, (j) => accumulate(j, base)));
+    // Several rows of values under way; drivers of WebGPU decide by themselves.
+    stmts.push(b.for_('j', begin, end, 1, (j) => accumulate(j, base), caps.target === 'cuda' ? 8 : false));
     return stmts;
   };
 
