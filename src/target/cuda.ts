@@ -1,15 +1,12 @@
 /** What NVIDIA's GPUs can do, by the architecture that kernels are built for. */
 import type { Capabilities } from './types.ts';
 
-/**
- * Ampere and everything after it, an A100 in mind. Smaller devices of the same generation offer less shared memory (99 KiB):
- * the runtime compares before it allocates.
- */
+/** Ampere and everything after it: what every GPU from there on offers. An A100 has more shared memory than its smaller kin. */
 export const CUDA_SM80: Capabilities = {
   target: 'cuda',
   profile: 'sm_80',
   maxThreadsPerBlock: 1024,
-  maxSharedBytes: 166_912,
+  maxSharedBytes: 101_376,
   maxBindings: 64,
   // An index is a u32 that counts accesses: so far it reaches into a buffer of single f32.
   maxBindingBytes: 2 ** 34,
