@@ -7,6 +7,8 @@ import { TINY, leastTop, sinkTop } from './attention-problem.ts';
 import type { AttentionProblem } from './attention-problem.ts';
 import { define, elementwise, elementwiseSchedule, globalBuffer, lanesFor } from './common.ts';
 
+const LOADS_UNDER_WAY = 8;
+
 /** sums f32 [T · heads, parts, vDim], stats f32 [T · heads, parts] pairs of maximum and sum, sinks [heads], y [T, heads · vDim]. */
 export function attentionMerge(p: AttentionProblem, parts: number, caps: Capabilities): Launch {
   const lanes = lanesFor(p.vDim);
@@ -28,7 +30,7 @@ export function attentionMerge(p: AttentionProblem, parts: number, caps: Capabil
       const column = define(stmts, 'column', b.mod(item, b.u32(perRow)));
       const [top, total, sum] = [b.variable('top', b.ty('f32')), b.variable('total', b.ty('f32')), b.variable('sum', b.ty('f32', lanes))];
       const each = (name: string, body: (at: Expr) => readonly Stmt[]): Stmt =>
-        b.for_(name, b.u32(0), b.u32(parts), 1, (part) => body(b.add(first, part)), true);
+        b.for_(name, b.u32(0), b.u32(parts), 1, (part) => body(b.add(first, part)), LOADS_UNDER_WAY);
       const sink = sinks === undefined ? undefined : define(stmts, 'sink', sinkTop(p, sinks, b.mod(row, b.u32(p.heads))));
       stmts.push(
         b.var_('top', sink ?? b.f32(leastTop(p))),

@@ -1,7 +1,6 @@
 /** How attention by tiles is cut up: what is legal on a device, and the default. */
 import type { Capabilities, Verdict } from '../../target/types.ts';
 import type { AttentionProblem } from './attention-problem.ts';
-import { powerOfTwo } from './common.ts';
 
 export type AttentionTiles = MmaAttention | FmaAttention;
 
@@ -84,7 +83,9 @@ const CHUNKS = [64, 48, 32, 16] as const;
 const ROWS = [128, 64] as const;
 const WARPS = 4;
 const SPLITS = [1, 2, 4] as const;
-const MAX_PARTS = 32;
+const MAX_PARTS = 64;
+/** Blocks a processor that hide each other's waiting, where shared memory has room for them. */
+const BLOCKS_A_PROCESSOR = 4;
 /** Calls of so few tokens read all keys for next to no products: the rows of one token fill a block, parts of the keys fill the device. */
 const FEW_TOKENS = 8;
 
@@ -105,8 +106,11 @@ export function attentionTilesSchedule(p: AttentionProblem, caps: Capabilities):
       const blocks = (rows: number, tokens: number): number => Math.ceil((tokens * perGroup) / rows) * p.kvHeads * split;
       const device = caps.multiprocessors ?? 1;
       const rows = maxTokens === undefined || few || blocks(most, maxTokens) >= 2 * device ? most : ROWS[1];
-      const parts = maxTokens === undefined ? 1 : Math.min(MAX_PARTS, powerOfTwo(device / blocks(rows, few ? 1 : maxTokens)));
-      return { ...of(rows, keys), parts };
+      if (maxTokens === undefined) return of(rows, keys);
+      // What parts leave is written and read again: with many tokens, as few parts as give every processor a block.
+      const room = few ? Math.min(BLOCKS_A_PROCESSOR, Math.floor(caps.maxSharedBytes / attentionSharedBytes(p, of(rows, keys)))) : 1;
+      const parts = (room * device) / blocks(rows, few ? 1 : maxTokens);
+      return { ...of(rows, keys), parts: parts < 2 ? 1 : Math.min(MAX_PARTS, 2 ** Math.floor(Math.log2(parts))) };
     }
   }
   return undefined;

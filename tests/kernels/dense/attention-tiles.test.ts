@@ -1,8 +1,10 @@
 /** Attention by tiles in the portable variant, on the interpreter. */
 import { describe, expect, it } from 'vitest';
-import { attention } from '../../../src/kernels/dense/attention.ts';
-import type { AttentionProblem } from '../../../src/kernels/dense/attention.ts';
-import type { FmaAttention } from '../../../src/kernels/dense/attention-tiles-schedule.ts';
+import { attention, attentionSchedule } from '../../../src/kernels/dense/attention.ts';
+import type { AttentionProblem, AttentionSchedule } from '../../../src/kernels/dense/attention.ts';
+import { legalAttentionTiles } from '../../../src/kernels/dense/attention-tiles-schedule.ts';
+import type { FmaAttention, MmaAttention } from '../../../src/kernels/dense/attention-tiles-schedule.ts';
+import { CUDA_SM80, CUDA_SM90A } from '../../../src/target/cuda.ts';
 import { fullProblem as full, makeData, reference, runGroup } from './attention-reference.ts';
 import type { Data, Small } from './attention-reference.ts';
 import { CAPS, NARROW, expectClose, expectSameBits } from './harness.ts';
@@ -87,5 +89,46 @@ describe('attention by tiles', () => {
       const d = makeData(p, 5, 5, spread);
       for (const x of compute(p, d, 5, 5)) expect(Number.isFinite(x)).toBe(true);
     }
+  });
+});
+
+describe('the default schedule', () => {
+  const halves = { qElem: 'bf16', kvElem: 'bf16' } as const;
+  const heads = full({ heads: 16, kvHeads: 16, qkDim: 128, vDim: 128, ...halves });
+  const latent = full({ heads: 16, kvHeads: 1, qkDim: 576, vDim: 512, vFromK: true, ...halves });
+
+  it('takes tensor cores where storage, heads and device allow them', () => {
+    expect(attentionSchedule(heads, CUDA_SM80)).toMatchObject({ variant: 'mma-sync', rows: 128, keys: 48, split: 1, parts: 1, warps: 4 });
+    expect(attentionSchedule(latent, CUDA_SM90A)).toMatchObject({ variant: 'mma-sync', rows: 64, keys: 64, split: 2, parts: 1 });
+    for (const other of [{ kvElem: 'f32' }, { qElem: 'f16' }, { qkDim: 120 }, { vDim: 24 }, { scale: 0 }] as const) {
+      expect(attentionSchedule({ ...heads, ...other }, CUDA_SM80)).not.toHaveProperty('variant');
+    }
+    expect(attentionSchedule(heads, CAPS)).toEqual({ block: 64, rows: 4, tn: 2 });
+  });
+
+  it('fills the device, the same chunks whatever the rows', () => {
+    const of = (p: AttentionProblem, maxTokens: number): AttentionSchedule => attentionSchedule({ ...p, maxTokens }, CUDA_SM90A);
+    expect(of(heads, 1024)).toMatchObject({ rows: 64, keys: 48, parts: 1 });
+    expect(of(heads, 128)).toMatchObject({ rows: 64, keys: 48, parts: 4 });
+    expect(of(heads, 8)).toMatchObject({ rows: 16, warps: 1, parts: 32 });
+    expect(of(latent, 8)).toMatchObject({ rows: 16, split: 2, parts: 64 });
+    expect(of({ ...latent, heads: 128 }, 8)).toMatchObject({ rows: 64, warps: 4, parts: 32 });
+  });
+
+  it('says why a schedule is not legal', () => {
+    const s: MmaAttention = { variant: 'mma-sync', rows: 64, keys: 64, split: 1, parts: 1, warps: 4 };
+    const cases: readonly (readonly [AttentionProblem, Partial<MmaAttention>, RegExp])[] = [
+      [heads, { rows: 48 }, /do not divide 48 rows/],
+      [heads, { keys: 24 }, /24 keys are no multiple/],
+      [heads, { split: 3 }, /in 3 parts/],
+      [heads, { parts: 0 }, /parts is 0/],
+      [latent, {}, /sums a thread/],
+      [latent, { split: 4, rows: 64, keys: 112 }, /bytes of shared memory/],
+      [{ ...heads, scale: -1 }, {}, /a scale of -1/],
+      [{ ...heads, kvElem: 'f32' }, {}, /16-bit numbers of one kind/],
+    ];
+    for (const [p, change, why] of cases) expect(legalAttentionTiles(p, { ...s, ...change }, CUDA_SM80)).toMatchObject({ ok: false, why: expect.stringMatching(why) });
+    expect(legalAttentionTiles(heads, s, CAPS)).toMatchObject({ ok: false, why: 'baseline has no mma-sync' });
+    expect(() => attention(heads, { ...s, keys: 24 }, CUDA_SM80)).toThrow(/attention: 24 keys/);
   });
 });

@@ -151,5 +151,16 @@ describe('mutations of', () => {
     const grouped: k.AttentionProblem = { heads: 4, kvHeads: 2, qkDim: 2, vDim: 4, scale: 1, vFromK: false, window: 3, sinksElem: 'f32' };
     const window = [call(grouped, 3, 5), call(grouped, 5, 0, Math.abs), call(grouped, 6, 2), call(grouped, 1, 0)];
     check(attention(grouped, { ...tiles, split: 2 }, { ...NARROW, maxGrid: 4 }), window, [...idle, /if \(base \+ 3\) <= last/]);
+    const [parts, merge] = k.attention(grouped, { ...tiles, parts: 2 }, { ...NARROW, maxGrid: 4 }).launches;
+    if (parts === undefined || merge === undefined) throw new Error('no parts');
+    const halves = ({ operands, ...rest }: Call): Call => {
+      const rows = rest.T * grouped.heads;
+      return { ...rest, operands: () => ({ ...operands(), sums: zeros(rows * 2 * grouped.vDim).fill(NaN), stats: zeros(rows * 4).fill(NaN) }) };
+    };
+    check(parts, window.map(halves), [/for base in .* step 8/, /if block_index/, /if \(base \+ 3\) > first/, /if \(base \+ 3\) <= last/]);
+    const joined = (T: number): Call => ({
+      T, operands: () => ({ sums: random(T * 32, 1), stats: random(T * 16, 2), sinks: random(4, 3), y: zeros(T * 16) }),
+    });
+    check(merge, [joined(3), joined(5)]);
   });
 });
