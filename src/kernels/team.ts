@@ -53,23 +53,37 @@ export function teamSums(stmts: Stmt[], p: TeamProduct): Buffer {
   const count = p.weightRows.length;
   const acc = b.buffer(`${p.name}_sum`, 'register', 'f32', 1, p.rows * count);
   stmts.push(b.alloc(acc), b.for_(`${p.name}_zero`, b.u32(0), b.u32(acc.size), 1, (z) => [b.store(acc, z, b.f32(0))], true));
+  stmts.push(...inRounds(p, (part, first, n) => accesses(p, acc, part, first, n)));
+  return acc;
+}
+
+/**
+ * Runs `serve` for the thread's accesses member, member + width, member + 2 width, … below the depth, `unroll` of them at a time: n
+ * accesses, the first of them at `first`. `part` tells the pieces of code apart.
+ */
+export function inRounds(
+  p: Pick<TeamProduct, 'name' | 'member' | 'width' | 'depth' | 'unroll'>, serve: (part: string, first: Expr, n: number) => readonly Stmt[],
+): readonly Stmt[] {
   const round = p.width * p.unroll;
   const whole = Math.floor(p.depth / round) * round;
   const rest = Math.floor((p.depth - whole) / p.width);
   const tail = p.depth % p.width;
-  if (whole > 0) stmts.push(b.for_(`${p.name}_i`, b.u32(0), b.u32(whole), round, (i) => accesses(p, acc, 'round', i, p.unroll)));
-  if (rest > 0) stmts.push(...accesses(p, acc, 'rest', b.u32(whole), rest));
-  if (tail > 0) stmts.push(b.if_(b.lt(p.member, b.u32(tail)), accesses(p, acc, 'tail', b.u32(whole + rest * p.width), 1)));
-  return acc;
+  const from = (part: string, first: Expr, n: number): readonly Stmt[] => {
+    const name = `${p.name}_${part}`;
+    return [b.let_(`${name}_at`, b.add(first, p.member)), ...serve(name, b.variable(`${name}_at`), n)];
+  };
+  return [
+    ...(whole > 0 ? [b.for_(`${p.name}_i`, b.u32(0), b.u32(whole), round, (i) => from('round', i, p.unroll))] : []),
+    ...(rest > 0 ? from('rest', b.u32(whole), rest) : []),
+    ...(tail > 0 ? [b.if_(b.lt(p.member, b.u32(tail)), from('tail', b.u32(whole + rest * p.width), 1))] : []),
+  ];
 }
 
 /** Loads `n` accesses of every weight row, then multiplies them: the first are under way while the last are asked for. */
-function accesses(p: TeamProduct, acc: Buffer, part: string, from: Expr, n: number): readonly Stmt[] {
-  const name = `${p.name}_${part}`;
+function accesses(p: TeamProduct, acc: Buffer, name: string, first: Expr, n: number): readonly Stmt[] {
   const count = p.weightRows.length;
   const { lanes } = p.weight;
   const w = b.buffer(`${name}_w`, 'register', 'f32', lanes, n * count);
-  const first = b.variable(`${name}_at`);
   const at = (u: Expr): Expr => b.add(first, b.mul(u, b.u32(p.width)));
   const wAt = (u: Expr, j: number): Expr => b.add(b.mul(u, b.u32(count)), b.u32(j));
   const term = (j: number, row: Expr, u: Expr, x: Expr): readonly Stmt[] => {
@@ -81,7 +95,6 @@ function accesses(p: TeamProduct, acc: Buffer, part: string, from: Expr, n: numb
     return [b.store(acc, sum, value)];
   };
   return [
-    b.let_(`${name}_at`, b.add(from, p.member)),
     b.alloc(w),
     b.for_(`${name}_load`, b.u32(0), b.u32(n), 1, (u) => p.weightRows.map((row, j) => b.store(w, wAt(u, j), b.loadF32(p.weight, b.add(row, at(u))))), true),
     b.for_(`${name}_use`, b.u32(0), b.u32(n), 1, (u) => [

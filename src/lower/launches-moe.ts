@@ -48,7 +48,13 @@ function routeLaunches(node: NodeOf<'moe.route'>, ctx: LaunchContext): LaunchGro
   const { table, selectionBias } = node.ins;
   const choice = select.kind === 'hash' ? { kind: 'hash' as const, vocab: table === undefined ? 0 : numberDim(table, 0) } : select;
   return k.route(
-    { ...attrs, select: choice, ...storageOf('selectionBiasElem', selectionBias), source: routeSource(node) },
+    {
+      ...attrs,
+      select: choice,
+      ...storageOf('selectionBiasElem', selectionBias),
+      source: routeSource(node),
+      ...(ctx.maxTokens !== undefined && { maxTokens: ctx.maxTokens }),
+    },
     undefined,
     ctx.caps,
   );

@@ -11,7 +11,7 @@
 export { DROPPED, FAULT_IDS, FAULT_LOGITS } from './common.ts';
 export type { LaunchGroup, Planned, ScratchDecl } from './common.ts';
 export { route, routeSchedule } from './route.ts';
-export type { RouteProblem, RouteSchedule } from './route-problem.ts';
+export type { RouteCrews, RouteProblem, RouteSchedule } from './route-problem.ts';
 export { capacity } from './capacity.ts';
 export type { CapacityProblem } from './capacity.ts';
 export { plan } from './plan.ts';

@@ -6,9 +6,9 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
 import { F32, define, lanesFor } from './common.ts';
 import type { StorageElem } from './common.ts';
-import { eachOwn, onFirstThread, param, sharedArray } from './route-parts.ts';
-import type { RouteKernel } from './route-parts.ts';
-import type { HiddenSource } from './route-problem.ts';
+import { eachOwn, onFirstThread, param, reduce, sharedArray, write } from './route-parts.ts';
+import type { CrewArray, RouteKernel } from './route-parts.ts';
+import type { HiddenSource, RouteSchedule } from './route-problem.ts';
 
 /** The largest finite f32: stands for +∞; its negative for −∞ and NaN. */
 export const LARGEST = 3.4028234663852886e38;
@@ -62,7 +62,7 @@ export function hiddenRow(r: RouteKernel, h: HiddenSource): HiddenRow {
         for (let j = 0; j < lanes; j++) stmts.push(b.assign(`${name}_part`, f(b.lane(value, j), part)));
         return stmts;
       }),
-      b.reduce(`${name}_sum`, 'add', part),
+      reduce(r, `${name}_sum`, 'add', part),
     );
     return define(r.body, name, b.div(b.variable(`${name}_sum`, F32), b.f32(h.dim)));
   };
@@ -83,16 +83,16 @@ const multiply = (acc: string, x: Expr, w: Expr): readonly Stmt[] =>
   Array.from({ length: x.ty.lanes }, (_, j) => b.assign(acc, b.fma(b.lane(x, j), b.lane(w, j), b.variable(acc, F32))));
 
 /** gate · x for every expert: teams of threads split the depth, their parts are added in order. */
-export function computeLogits(r: RouteKernel, h: HiddenSource, row: HiddenRow, bias: Buffer | undefined, sink: LogitSink): void {
+export function computeLogits(r: RouteKernel, s: RouteSchedule, h: HiddenSource, row: HiddenRow, bias: Buffer | undefined, sink: LogitSink): void {
   const { experts } = r.p;
-  const { block, team, per } = r.s;
+  const { block, team, per } = s;
   const lanes = lanesFor(h.dim);
   const depth = h.dim / lanes;
   const gate = param(r, 'gate', h.gateElem, lanes);
   const teams = block / team;
   const member = team === 1 ? b.u32(0) : define(r.body, 'member', b.mod(b.thread, b.u32(team)));
   const first = team === 1 ? b.thread : define(r.body, 'team_index', b.div(b.thread, b.u32(team)));
-  const parts = team === 1 ? undefined : sharedArray(r, 'logit_parts', 'f32', per * block);
+  const parts = team === 1 ? undefined : sharedArray(r, 'logit_parts', 'f32', per * block).buf;
   const js = Array.from({ length: per }, (_, j) => j);
 
   r.body.push(
@@ -148,8 +148,8 @@ export function computeSharedGate(r: RouteKernel, h: HiddenSource, row: HiddenRo
       const xv = define(stmts, 'shared_x', row(i));
       return [...stmts, ...multiply('shared_part', xv, b.loadF32(weight, row0 === 0 ? i : b.add(i, b.u32(row0))))];
     }),
-    b.reduce('shared_logit', 'add', b.variable('shared_part', F32)),
-    onFirstThread([b.store(result, r.token, b.variable('shared_logit', F32))]),
+    reduce(r, 'shared_logit', 'add', b.variable('shared_part', F32)),
+    onFirstThread(r, [b.store(result, r.token, b.variable('shared_logit', F32))]),
   );
 }
 
@@ -158,7 +158,7 @@ export function computeSharedGate(r: RouteKernel, h: HiddenSource, row: HiddenRo
  * be declared before. Bad ones are found by their bits: a target may assume that they do not occur.
  */
 export const sanitize =
-  (logit: Buffer): LogitSink =>
+  (logit: CrewArray): LogitSink =>
   (e, value) => {
     const stmts: Stmt[] = [];
     const raw = define(stmts, 'raw', value);
@@ -167,6 +167,6 @@ export const sanitize =
     return [
       ...stmts,
       b.assign('bad', b.add(b.variable('bad'), b.select(isBad, b.u32(1), b.u32(0)))),
-      b.store(logit, e, b.select(isBad, stand, raw)),
+      write(logit, e, b.select(isBad, stand, raw)),
     ];
   };

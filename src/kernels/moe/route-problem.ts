@@ -19,6 +19,8 @@ export interface RouteProblem {
   /** Storage of the selection bias; absent: there is none. */
   readonly selectionBiasElem?: StorageElem;
   readonly source: RouteSource;
+  /** The most tokens a call has, where that is known. */
+  readonly maxTokens?: number;
 }
 
 export type RouteSource =
@@ -56,4 +58,20 @@ export interface RouteSchedule {
   readonly team: number;
   /** Experts a team works on at once, reading x once for all of them. */
   readonly per: number;
+}
+
+/** How a router runs where subgroups have a known size, of which each chooses for a token. */
+export interface RouteCrews {
+  /** Threads of a block; a multiple of the subgroup. */
+  readonly block: number;
+  /** Tokens of a block, which share each access of the gate. */
+  readonly tokens: number;
+  /** Accesses of each token's row that are staged at a time. */
+  readonly chunk: number;
+  /** Accesses of a gate row that a thread has under way. */
+  readonly unroll: number;
+  /** 1: blocks are often short of tokens and skip those that are missing; 0: they multiply zeros. */
+  readonly guarded: 0 | 1;
+  /** 1: the logits are made in a kernel of their own, by blocks that take one expert for every eight threads. */
+  readonly split: 0 | 1;
 }

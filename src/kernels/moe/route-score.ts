@@ -1,13 +1,13 @@
 /** Scores of logits, and the keys experts are chosen by. */
 import { assertNever } from '../../base/assert-never.ts';
 import * as b from '../../ir/kernel/build.ts';
-import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
+import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import { sigmoid } from '../epilogue.ts';
 import { F32, define } from './common.ts';
 import { keyOf } from './keys.ts';
 import { LARGEST } from './route-logits.ts';
-import { eachOwn } from './route-parts.ts';
-import type { RouteKernel } from './route-parts.ts';
+import { eachOwn, read, reduce } from './route-parts.ts';
+import type { CrewArray, RouteKernel } from './route-parts.ts';
 
 /** The score of a logit (an f32 variable), the same bits wherever it is asked for. */
 export type Score = (logit: Expr) => Expr;
@@ -32,7 +32,7 @@ export function maxOver(r: RouteKernel, name: string, of: (e: Expr) => Expr): Ex
   r.body.push(
     b.var_(`${name}_part`, b.f32(-LARGEST)),
     eachOwn(r, `${name}_e`, r.p.experts, (e) => [b.assign(`${name}_part`, b.max(b.variable(`${name}_part`, F32), of(e)))]),
-    b.reduce(name, 'max', b.variable(`${name}_part`, F32)),
+    reduce(r, name, 'max', b.variable(`${name}_part`, F32)),
   );
   return b.variable(name, F32);
 }
@@ -43,14 +43,14 @@ export interface Softmax {
   readonly sum: Expr;
 }
 
-export function softmaxOver(r: RouteKernel, logit: Buffer): Softmax {
-  const max = maxOver(r, 'max_logit', (e) => b.load(logit, e));
+export function softmaxOver(r: RouteKernel, logit: CrewArray): Softmax {
+  const max = maxOver(r, 'max_logit', (e) => read(logit, e));
   r.body.push(
     b.var_('power_part', b.f32(0)),
     eachOwn(r, 'power_e', r.p.experts, (e) => [
-      b.assign('power_part', b.add(b.variable('power_part', F32), expBelow(b.load(logit, e), max))),
+      b.assign('power_part', b.add(b.variable('power_part', F32), expBelow(read(logit, e), max))),
     ]),
-    b.reduce('power_sum', 'add', b.variable('power_part', F32)),
+    reduce(r, 'power_sum', 'add', b.variable('power_part', F32)),
   );
   return { max, sum: b.variable('power_sum', F32) };
 }

@@ -6,14 +6,14 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
 import { F32, FAULT_IDS, define } from './common.ts';
 import { LEAST_KEY, before, indicator, keyOf, numberOf } from './keys.ts';
-import { eachOwn, onFirstThread, param, sharedArray } from './route-parts.ts';
-import type { RouteKernel } from './route-parts.ts';
+import { eachOwn, ifHere, onFirstThread, param, read, reduce, sharedArray, write } from './route-parts.ts';
+import type { CrewArray, RouteKernel } from './route-parts.ts';
 import { expBelow, logitKey } from './route-score.ts';
 import type { Score, Softmax } from './route-score.ts';
 
 /** What a rule can read. */
 export interface Scored {
-  readonly logit: Buffer;
+  readonly logit: CrewArray;
   readonly score: Score;
   readonly soft: Softmax | undefined;
 }
@@ -25,35 +25,62 @@ const countWhere = (name: string, loop: string, count: number, p: (j: Expr) => E
 ];
 
 /** The `slots` greatest of score + bias, within the kept groups. */
-export function selectTopK(r: RouteKernel, from: Scored, chosen: Buffer): void {
+export function selectTopK(r: RouteKernel, from: Scored, chosen: CrewArray): void {
   const { p } = r;
   const bias = p.selectionBiasElem === undefined ? undefined : param(r, 'selectionBias', p.selectionBiasElem);
   const key = sharedArray(r, 'key', 'u32', p.experts);
   r.body.push(
     eachOwn(r, 'key_e', p.experts, (e) => {
       const stmts: Stmt[] = [];
-      const l = define(stmts, 'l', b.load(from.logit, e));
+      const l = define(stmts, 'l', read(from.logit, e));
       const value =
         bias === undefined
           ? logitKey(p.score, from.soft, stmts, 'key_l', l)
           : keyOf(define(stmts, 'biased', b.add(from.score(l), b.loadF32(bias, e))));
-      stmts.push(b.store(key, e, value));
+      stmts.push(write(key, e, value));
       return stmts;
     }),
   );
   if (p.groups !== undefined) maskGroups(r, p.groups, from, bias !== undefined, key);
+  if (r.crew.here !== undefined) return chooseInRounds(r, key, chosen);
   r.body.push(
     eachOwn(r, 'rank_e', p.experts, (e) => {
       const stmts: Stmt[] = [];
-      const mine = define(stmts, 'mine', b.load(key, e));
-      stmts.push(...countWhere('rank', 'rank_j', p.experts, (j) => before(b.load(key, j), j, mine, e)));
-      return [...stmts, b.if_(b.lt(b.variable('rank'), b.u32(p.slots)), [b.store(chosen, b.variable('rank'), e)])];
+      const mine = define(stmts, 'mine', read(key, e));
+      stmts.push(...countWhere('rank', 'rank_j', p.experts, (j) => before(read(key, j), j, mine, e)));
+      return [...stmts, b.if_(b.lt(b.variable('rank'), b.u32(p.slots)), [write(chosen, b.variable('rank'), e)])];
     }),
   );
 }
 
+/** By a subgroup: the greatest key that is left, slot by slot; every thread keeps the keys of its own experts in registers. */
+function chooseInRounds(r: RouteKernel, key: CrewArray, chosen: CrewArray): void {
+  const { experts, slots } = r.p;
+  const { self, threads } = r.crew;
+  const own = b.buffer('own_key', 'register', 'u32', 1, Math.ceil(experts / threads));
+  const [topKey, topE] = [b.variable('top_key'), b.variable('top_e')];
+  const each = (name: string, body: (n: Expr, e: Expr) => readonly Stmt[]): Stmt =>
+    b.for_(name, b.u32(0), b.u32(own.size), 1, (n) => body(n, b.add(self, b.mul(n, b.u32(threads)))), true);
+  const mine = (e: Expr): Expr => read(key, experts % threads === 0 ? e : b.min(e, b.u32(experts - 1)));
+  const isExpert = (e: Expr): Expr => (experts % threads === 0 ? b.bool(true) : b.lt(e, b.u32(experts)));
+  r.body.push(
+    b.alloc(own),
+    each('own', (n, e) => [b.store(own, n, b.select(isExpert(e), mine(e), b.u32(LEAST_KEY)))]),
+    b.for_('slot_of_rank', b.u32(0), b.u32(slots), 1, (rank) => [
+      b.var_('top_key', b.u32(LEAST_KEY)),
+      b.var_('top_e', b.u32(experts)),
+      each('candidate', (n, e) => [b.if_(b.gt(b.load(own, n), topKey), [b.assign('top_key', b.load(own, n)), b.assign('top_e', e)])]),
+      reduce(r, 'best_key', 'max', topKey),
+      // Among equals the lowest expert; each thread has found its own lowest.
+      reduce(r, 'best_e', 'min', b.select(b.eq(topKey, b.variable('best_key')), topE, b.u32(experts))),
+      each('taken', (n, e) => [b.if_(b.eq(e, b.variable('best_e')), [b.store(own, n, b.u32(LEAST_KEY))])]),
+      onFirstThread(r, [write(chosen, rank, b.variable('best_e'))]),
+    ]),
+  );
+}
+
 /** Gives every expert outside the best `keep` groups the least key. */
-function maskGroups(r: RouteKernel, groups: NonNullable<RouteKernel['p']['groups']>, from: Scored, biased: boolean, key: Buffer): void {
+function maskGroups(r: RouteKernel, groups: NonNullable<RouteKernel['p']['groups']>, from: Scored, biased: boolean, key: CrewArray): void {
   const { experts } = r.p;
   const width = experts / groups.count;
   const groupKey = sharedArray(r, 'group_key', 'u32', groups.count);
@@ -63,12 +90,12 @@ function maskGroups(r: RouteKernel, groups: NonNullable<RouteKernel['p']['groups
     if (groups.score === 'max' || width === 1) {
       return [
         b.var_('best', b.u32(LEAST_KEY)),
-        b.for_('member_e', b.u32(0), b.u32(width), 1, (i) => [b.assign('best', b.max(b.variable('best'), b.load(key, b.add(start, i))))]),
-        b.store(groupKey, g, b.variable('best')),
+        b.for_('member_e', b.u32(0), b.u32(width), 1, (i) => [b.assign('best', b.max(b.variable('best'), read(key, b.add(start, i))))]),
+        write(groupKey, g, b.variable('best')),
       ];
     }
     // The two largest, kept as first ≥ second while the members pass by.
-    const value = (e: Expr): Expr => (biased ? numberOf(b.load(key, e)) : from.score(b.load(from.logit, e)));
+    const value = (e: Expr): Expr => (biased ? numberOf(read(key, e)) : from.score(read(from.logit, e)));
     const [first, second] = [b.variable('first_score', F32), b.variable('second_score', F32)];
     const stmts: Stmt[] = [];
     const v0 = define(stmts, 'v0', value(start));
@@ -83,22 +110,22 @@ function maskGroups(r: RouteKernel, groups: NonNullable<RouteKernel['p']['groups
       }),
     );
     const sum = define(stmts, 'group_score', b.add(first, second));
-    return [...stmts, b.store(groupKey, g, keyOf(sum))];
+    return [...stmts, write(groupKey, g, keyOf(sum))];
   };
   r.body.push(eachOwn(r, 'group', groups.count, ofGroup));
   r.body.push(
     eachOwn(r, 'masked_e', experts, (e) => {
       const stmts: Stmt[] = [];
       const g = define(stmts, 'own_group', b.div(e, b.u32(width)));
-      const mine = define(stmts, 'own_key', b.load(groupKey, g));
-      stmts.push(...countWhere('group_rank', 'other', groups.count, (j) => before(b.load(groupKey, j), j, mine, g)));
-      return [...stmts, b.if_(b.ge(b.variable('group_rank'), b.u32(groups.keep)), [b.store(key, e, b.u32(LEAST_KEY))])];
+      const mine = define(stmts, 'own_key', read(groupKey, g));
+      stmts.push(...countWhere('group_rank', 'other', groups.count, (j) => before(read(groupKey, j), j, mine, g)));
+      return [...stmts, b.if_(b.ge(b.variable('group_rank'), b.u32(groups.keep)), [write(key, e, b.u32(LEAST_KEY))])];
     }),
   );
 }
 
 /** Experts of the token id's row of the table. Ids outside the table, and experts there are none of, are clamped and counted. */
-export function selectByTable(r: RouteKernel, vocab: number, chosen: Buffer, faults: Buffer): void {
+export function selectByTable(r: RouteKernel, vocab: number, chosen: CrewArray, faults: Buffer): void {
   const { experts, slots } = r.p;
   const tokenIds = param(r, 'tokenIds', 'i32');
   const table = param(r, 'table', 'i32');
@@ -114,12 +141,12 @@ export function selectByTable(r: RouteKernel, vocab: number, chosen: Buffer, fau
     eachOwn(r, 'table_slot', slots, (s) => {
       const stmts: Stmt[] = [];
       const expert = within(stmts, 'expert', b.load(table, b.add(b.mul(row, b.u32(slots)), s)), experts);
-      return [...stmts, b.store(chosen, s, expert)];
+      return [...stmts, write(chosen, s, expert)];
     }),
   );
   r.body.push(
-    b.reduce('any_wrong', 'max', b.variable('wrong')),
-    onFirstThread([b.atomic('add', faults, b.u32(FAULT_IDS), b.u32(1))], b.gt(b.variable('any_wrong'), b.u32(0))),
+    reduce(r, 'any_wrong', 'max', b.variable('wrong')),
+    onFirstThread(r, ifHere(r, [b.atomic('add', faults, b.u32(FAULT_IDS), b.u32(1))]), b.gt(b.variable('any_wrong'), b.u32(0))),
   );
 }
 
@@ -127,15 +154,15 @@ export function selectByTable(r: RouteKernel, vocab: number, chosen: Buffer, fau
  * SparseMixer-2 in evaluation (Phi-3.5): the greatest logit M, weighed by a softmax over the logits within
  * (M − l) / max(|l|, M) ≤ 2 · jitter of it; then the same without it. Fills `weight` too.
  */
-export function selectSparseMixer(r: RouteKernel, jitter: number, logit: Buffer, chosen: Buffer, weight: Buffer): void {
+export function selectSparseMixer(r: RouteKernel, jitter: number, logit: CrewArray, chosen: CrewArray, weight: CrewArray): void {
   const { experts, slots } = r.p;
   const key = sharedArray(r, 'key', 'u32', experts);
   const u = (name: string): Expr => b.variable(name);
   r.body.push(
     eachOwn(r, 'key_e', experts, (e) => {
       const stmts: Stmt[] = [];
-      const l = define(stmts, 'l', b.load(logit, e));
-      return [...stmts, b.store(key, e, keyOf(l))];
+      const l = define(stmts, 'l', read(logit, e));
+      return [...stmts, write(key, e, keyOf(l))];
     }),
   );
   r.body.push(
@@ -144,28 +171,28 @@ export function selectSparseMixer(r: RouteKernel, jitter: number, logit: Buffer,
         b.var_('top_key', b.u32(LEAST_KEY)),
         b.var_('top_e', b.u32(experts)),
         eachOwn(r, 'top_i', experts, (e) => [
-          b.let_('k', b.load(key, e)),
+          b.let_('k', read(key, e)),
           b.if_(b.gt(u('k'), u('top_key')), [b.assign('top_key', u('k')), b.assign('top_e', e)]),
         ]),
-        b.reduce('best_key', 'max', u('top_key')),
-        b.reduce('best_e', 'min', b.select(b.eq(u('top_key'), u('best_key')), u('top_e'), b.u32(experts))),
+        reduce(r, 'best_key', 'max', u('top_key')),
+        reduce(r, 'best_e', 'min', b.select(b.eq(u('top_key'), u('best_key')), u('top_e'), b.u32(experts))),
       ];
-      const max = define(stmts, 'round_max', b.load(logit, u('best_e')));
+      const max = define(stmts, 'round_max', read(logit, u('best_e')));
       const isRival = (l: Expr): Expr =>
         b.le(b.sub(b.mul(max, b.f32(0.5)), b.mul(l, b.f32(0.5))), b.mul(b.max(b.abs(l), max), b.f32(jitter)));
       stmts.push(
         b.var_('rivals_part', b.f32(0)),
         eachOwn(r, 'rival_e', experts, (e) => {
           const inner: Stmt[] = [];
-          const l = define(inner, 'rival_l', b.load(logit, e));
-          const counts = b.and(b.ne(b.load(key, e), b.u32(LEAST_KEY)), isRival(l));
+          const l = define(inner, 'rival_l', read(logit, e));
+          const counts = b.and(b.ne(read(key, e), b.u32(LEAST_KEY)), isRival(l));
           return [...inner, b.if_(counts, [b.assign('rivals_part', b.add(b.variable('rivals_part', F32), expBelow(l, max)))])];
         }),
-        b.reduce('rivals', 'add', b.variable('rivals_part', F32)),
-        onFirstThread([
-          b.store(chosen, round, u('best_e')),
-          b.store(weight, round, b.div(b.f32(1), b.variable('rivals', F32))),
-          b.store(key, u('best_e'), b.u32(LEAST_KEY)),
+        reduce(r, 'rivals', 'add', b.variable('rivals_part', F32)),
+        onFirstThread(r, [
+          write(chosen, round, u('best_e')),
+          write(weight, round, b.div(b.f32(1), b.variable('rivals', F32))),
+          write(key, u('best_e'), b.u32(LEAST_KEY)),
         ]),
       );
       return stmts;

@@ -4,8 +4,8 @@ import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
 import { F32, define } from './common.ts';
 import { LARGEST } from './route-logits.ts';
 import type { RouteProblem } from './route-problem.ts';
-import { eachOwn } from './route-parts.ts';
-import type { RouteKernel } from './route-parts.ts';
+import { eachOwn, ifHere, read } from './route-parts.ts';
+import type { CrewArray, RouteKernel } from './route-parts.ts';
 import { expBelow } from './route-score.ts';
 
 /** Folds `f` over the slots into the variable `name`. */
@@ -40,9 +40,9 @@ export function normOfSlots(stmts: Stmt[], slots: number, rule: NonNullable<Rout
 export const divideOrZero = (w: Expr, denominator: Expr): Expr => b.select(b.gt(denominator, b.f32(0)), b.div(w, denominator), b.f32(0));
 
 export interface Written {
-  readonly chosen: Buffer;
+  readonly chosen: CrewArray;
   /** Present where logits were computed. */
-  readonly logit: Buffer | undefined;
+  readonly logit: CrewArray | undefined;
   /** Weight of a slot by the rule's own account (`scores`). */
   readonly score: (slot: Expr) => Expr;
   /** Whether all logits of the row were bad; absent where there are none. */
@@ -56,7 +56,7 @@ export function writeChoice(r: RouteKernel, w: Written, weights: Buffer, ids: Bu
   const { slots, renormalize, scale } = r.p;
   const logitAt = (slot: Expr): Expr => {
     if (w.logit === undefined) throw new Error('route: weights from logits need logits');
-    return b.load(w.logit, b.load(w.chosen, slot));
+    return read(w.logit, read(w.chosen, slot));
   };
   let raw: (slot: Expr) => Expr = () => b.f32(1);
   if (r.p.weights === 'scores') raw = w.score;
@@ -74,10 +74,10 @@ export function writeChoice(r: RouteKernel, w: Written, weights: Buffer, ids: Bu
       const value = define(stmts, 'raw_weight', raw(slot));
       const normed = denominator === undefined ? value : divideOrZero(value, denominator);
       const scaled = scale === 1 ? normed : b.mul(normed, b.f32(scale));
-      const expert = b.load(w.chosen, slot);
+      const expert = read(w.chosen, slot);
       const weight = w.allBad === undefined ? scaled : b.select(w.allBad, b.f32(0), scaled);
       const id = w.allBad === undefined || !w.replaceIds ? expert : b.select(w.allBad, slot, expert);
-      return [...stmts, b.store(weights, at, weight), b.store(ids, at, id)];
+      return [...stmts, ...ifHere(r, [b.store(weights, at, weight), b.store(ids, at, id)])];
     }),
   );
 }
