@@ -11,7 +11,8 @@ export function checkBlock({ block, view }: StmtOf<'tile.stage'>, report: (messa
   if ([block.rows, block.cols].some((n) => !Number.isInteger(n) || n < 1)) report(`block ${block.name} has whole, positive dimensions`);
   if (block.cols % lanes !== 0) report(`block ${block.name}: rows of ${block.cols} are no whole number of accesses of ${lanes}`);
   if (elem !== 'f32' && elem !== 'f16' && elem !== 'bf16') report(`block ${block.name}: ${elem} is not multiplied`);
-  if (block.variant === 'fma' ? block.elem !== 'f32' : block.elem !== elem) report(`block ${block.name} keeps ${elem} as ${block.elem} for ${block.variant}`);
+  const kept = block.variant === 'fma' ? 'f32' : elem;
+  if (block.elem !== kept) report(`block ${block.name} keeps ${elem} as ${block.elem} for ${block.variant}`);
 }
 
 /** @param staged the blocks that the kernel stages, by name */
@@ -28,7 +29,8 @@ export function checkOperands(s: StmtOf<'tile.product'>, staged: ReadonlyMap<str
   if (a.k === 'block') check(a.block, tile.rows, depth, 'operand a');
   else {
     if (a.tile.name === tile.name) report(`tile ${tile.name} times itself`);
-    if (a.tile.rows !== tile.rows || a.tile.count !== 1) report(`${a.tile.count} x ${a.tile.rows} rows of ${a.tile.name} for a tile of ${tile.rows}`);
+    const rows = a.tile.count === 1 ? a.tile.rows : 0;
+    if (rows !== tile.rows) report(`${a.tile.count} x ${a.tile.rows} rows of ${a.tile.name} for a tile of ${tile.rows}`);
   }
   if (s.b.length !== tile.count) report(`${s.b.length} operands b for ${tile.count} accumulators`);
   for (const { block, transposed } of s.b) {

@@ -51,7 +51,9 @@ function legalMma(p: AttentionProblem, s: MmaAttention, caps: Capabilities): Ver
   const { qElem = 'f32', kvElem = 'f32' } = p;
   if (!caps.matrix.includes('mma-sync')) return no(`${caps.profile} has no mma-sync`);
   if (kvElem === 'f32' || qElem !== kvElem) return no(`mma-sync multiplies 16-bit numbers of one kind, not ${qElem} and ${kvElem}`);
-  if (p.qkDim % PIECE !== 0 || columnsOf(p, s) % PIECE !== 0 || p.vDim % PIECE !== 0) return no(`heads of ${p.qkDim} and ${p.vDim} columns are no multiples of ${PIECE}`);
+  if (p.qkDim % PIECE !== 0 || p.vDim % PIECE !== 0 || columnsOf(p, s) % PIECE !== 0) {
+    return no(`heads of ${p.qkDim} and ${p.vDim} columns are no multiples of ${PIECE}`);
+  }
   if (s.rows % (PIECE * s.warps) !== 0) return no(`${s.warps} warps do not divide ${s.rows} rows into pieces of ${PIECE}`);
   if (s.keys % PIECE !== 0) return no(`${s.keys} keys are no multiple of ${PIECE}`);
   const sums = (s.rows * (columnsOf(p, s) + s.keys)) / attentionThreads(s);
@@ -60,13 +62,17 @@ function legalMma(p: AttentionProblem, s: MmaAttention, caps: Capabilities): Ver
 
 function legalFma(p: AttentionProblem, s: FmaAttention): Verdict {
   if (s.rows % s.tm !== 0) return no(`tm ${s.tm} does not divide ${s.rows} rows`);
-  return s.keys % s.across === 0 && columnsOf(p, s) % s.across === 0 ? { ok: true } : no(`${s.across} threads do not divide ${s.keys} keys and ${columnsOf(p, s)} columns`);
+  const cols = columnsOf(p, s);
+  if (s.keys % s.across !== 0 || cols % s.across !== 0) return no(`${s.across} threads do not divide ${s.keys} keys and ${cols} columns`);
+  return { ok: true };
 }
 
 /** Whether a block can run the schedule on a device. */
 export function legalAttentionTiles(p: AttentionProblem, s: AttentionTiles, caps: Capabilities): Verdict {
   for (const [name, value] of Object.entries(s)) {
-    if (typeof value === 'number' && !(Number.isInteger(value) && value > 0)) return no(`${name} is ${value}, not a whole number from 1 up`);
+    if (typeof value === 'number' && !(Number.isInteger(value) && value > 0)) {
+      return no(`${name} is ${value}, not a whole number from 1 up`);
+    }
   }
   if (!(p.scale > 0)) return no(`a scale of ${p.scale}: the largest product must have the largest score`);
   if (p.vDim % s.split !== 0) return no(`${p.vDim} columns of values in ${s.split} parts`);
@@ -100,7 +106,10 @@ export function attentionTilesSchedule(p: AttentionProblem, caps: Capabilities):
   const forOne = Math.min(PIECE * WARPS, PIECE * Math.ceil(perGroup / PIECE));
   for (const split of SPLITS) {
     for (const most of few ? [forOne] : ROWS) {
-      const of = (rows: number, keys: number): MmaAttention => ({ variant: 'mma-sync', rows, keys, split, parts: 1, warps: Math.min(WARPS, rows / PIECE) });
+      const of = (rows: number, keys: number): MmaAttention => {
+        const warps = Math.min(WARPS, rows / PIECE);
+        return { variant: 'mma-sync', rows, keys, split, parts: 1, warps };
+      };
       const keys = CHUNKS.find((n) => legalAttentionTiles(p, of(most, n), caps).ok);
       if (keys === undefined) continue;
       const blocks = (rows: number, tokens: number): number => Math.ceil((tokens * perGroup) / rows) * p.kvHeads * split;

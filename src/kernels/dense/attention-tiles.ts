@@ -30,6 +30,30 @@ function scheduleOf(s: AttentionTiles, cols: number): MainloopSchedule {
   return { variant: 'fma', staging: 'shared', tm: s.tm, tn: cols / s.across, bk: 1 };
 }
 
+const rowValue = (name: string): Expr => b.variable(name, b.ty('f32'));
+/** The one accumulator of an element. */
+const one = (values: readonly Expr[]): Expr => values[0] ?? b.f32(0);
+
+/**
+ * Online softmax over one chunk: products become weights relative to the row values `top`, of which `total` has the sum; what was
+ * summed before shrinks with them. @param scale products times this are exponents of 2
+ */
+function weigh(scores: Tile, out: Tile, scale: Expr): readonly Stmt[] {
+  const [top, next, shrink] = [rowValue('top'), rowValue('next'), rowValue('shrink')];
+  return [
+    b.fold(scores, 'best', 'max', (_r, _c, x) => one(x)),
+    b.row(out, 'next', () => b.max(top, b.min(b.mul(rowValue('best'), scale), b.f32(-LOWEST)))),
+    b.row(out, 'shrink', () => b.exp2(b.sub(top, next))),
+    b.assignRow(out, 'top', () => next),
+    b.assignRow(out, 'total', () => b.mul(rowValue('total'), shrink)),
+    b.update(out, (_r, _c, x) => [b.mul(one(x), shrink)]),
+    // No weight is above 1, whatever overflowed.
+    b.update(scores, (_r, _c, x) => [b.exp2(b.min(b.fma(one(x), scale, b.neg(top)), b.f32(0)))]),
+    b.fold(scores, 'weights', 'add', (_r, _c, x) => one(x)),
+    b.assignRow(out, 'total', () => b.add(rowValue('total'), rowValue('weights'))),
+  ];
+}
+
 /** What the parts of a row leave: [rows, parts, vDim] f32, and [rows, parts] pairs of maximum and sum. */
 export const partSums = (p: AttentionProblem, parts: number): Size => mulSize('T', p.heads * parts * p.vDim);
 export const partStats = (p: AttentionProblem, parts: number): Size => mulSize('T', p.heads * parts * 2);
@@ -87,33 +111,21 @@ export function attentionByTiles(p: AttentionProblem, s: AttentionTiles, caps: C
   const stageValues = (base: Expr): Stmt =>
     b.stage(values, b.view(v, (j, c) => access(cacheRow(base, j), valueStride(p), b.add(firstCol, c)), inCache(base)));
 
-  const rowValue = (name: string): Expr => b.variable(name, b.ty('f32'));
-  /** Products times this are exponents of 2. */
-  const scale = b.f32(p.scale * LOG2_E);
   const step = s.keys * s.parts;
-  const top = rowValue('top');
   const chunk = (base: Expr): readonly Stmt[] => {
-    const stmts: Stmt[] = [stageValues(base), b.tileAlloc(scores), b.product(scores, queries, [{ block: keys, transposed: false }], scheduleOf(s, s.keys))];
-    // In the time of what follows.
-    stmts.push(stageKeys(b.add(base, b.u32(step))));
     const mask = (some: Expr, seen: (pair: Expr, key: Expr) => Expr): Stmt =>
-      b.if_(some, [b.update(scores, (r, c, [x]) => [b.select(seen(r, b.add(base, c)), x ?? b.f32(0), b.f32(LOWEST))])]);
-    stmts.push(
+      b.if_(some, [b.update(scores, (r, c, x) => [b.select(seen(r, b.add(base, c)), one(x), b.f32(LOWEST))])]);
+    return [
+      stageValues(base),
+      b.tileAlloc(scores),
+      b.product(scores, queries, [{ block: keys, transposed: false }], scheduleOf(s, s.keys)),
+      // The next keys, in the time of what follows.
+      stageKeys(b.add(base, b.u32(step))),
       mask(b.gt(b.add(base, b.u32(s.keys - 1)), at.first), at.notAfter),
       ...(p.window === undefined ? [] : [mask(b.le(b.add(base, b.u32(p.window)), at.last), at.inWindow)]),
-      b.fold(scores, 'best', 'max', (_r, _c, [x]) => x ?? b.f32(0)),
-      b.row(out, 'next', () => b.max(top, b.min(b.mul(rowValue('best'), scale), b.f32(-LOWEST)))),
-      b.row(out, 'shrink', () => b.exp2(b.sub(top, rowValue('next')))),
-      b.assignRow(out, 'top', () => rowValue('next')),
-      b.assignRow(out, 'total', () => b.mul(rowValue('total'), rowValue('shrink'))),
-      b.update(out, (_r, _c, [x]) => [b.mul(x ?? b.f32(0), rowValue('shrink'))]),
-      // No weight is above 1, whatever overflowed.
-      b.update(scores, (_r, _c, [x]) => [b.exp2(b.min(b.fma(x ?? b.f32(0), scale, b.neg(top)), b.f32(0)))]),
-      b.fold(scores, 'weights', 'add', (_r, _c, [x]) => x ?? b.f32(0)),
-      b.assignRow(out, 'total', () => b.add(rowValue('total'), rowValue('weights'))),
+      ...weigh(scores, out, b.f32(p.scale * LOG2_E)),
       b.product(out, scores, [{ block: values, transposed: true }], scheduleOf(s, cols)),
-    );
-    return stmts;
+    ];
   };
 
   const number = b.div(at.keyBegin, b.u32(s.keys));
@@ -130,20 +142,21 @@ export function attentionByTiles(p: AttentionProblem, s: AttentionTiles, caps: C
   );
   const cellOf = (row: Expr, c: Expr): Expr => b.add(b.mul(row, b.u32(p.vDim / yLanes)), b.div(b.add(firstCol, c), b.u32(yLanes)));
   if (joined) {
-    body.push(b.tileMap(out, (r, c, [x]) => {
+    body.push(b.tileMap(out, (r, c, x) => {
       const row = b.add(b.mul(rowOf(r), b.u32(s.parts)), part);
       const leader = b.eq(b.add(firstCol, c), b.u32(0));
       return [b.if_(at.served(r), [
-        b.store(sums, cellOf(row, c), x ?? b.f32(0)),
-        b.if_(leader, [b.store(stats, row, b.pack([top, rowValue('total')]))]),
+        b.store(sums, cellOf(row, c), one(x)),
+        b.if_(leader, [b.store(stats, row, b.pack([rowValue('top'), rowValue('total')]))]),
       ])];
     }, yLanes));
   } else {
     body.push(
       b.row(out, 'inverse', () => b.div(b.f32(1), b.max(rowValue('total'), b.f32(TINY)))),
-      b.tileMap(out, (r, c, [x]) => [
-        b.if_(at.served(r), [b.store(y, cellOf(rowOf(r), c), b.cast(y.elem, b.mul(x ?? b.f32(0), b.splat(yLanes, rowValue('inverse')))))]),
-      ], yLanes),
+      b.tileMap(out, (r, c, x) => {
+        const mean = b.mul(one(x), b.splat(yLanes, rowValue('inverse')));
+        return [b.if_(at.served(r), [b.store(y, cellOf(rowOf(r), c), b.cast(y.elem, mean))])];
+      }, yLanes),
     );
   }
 

@@ -43,7 +43,9 @@ export const fmaBlocks: BlockMemory = {
 const count = (n: number): readonly number[] => Array.from({ length: n }, (_, i) => i);
 
 /** @param layoutOf of another tile of this variant */
-export function fmaProducts(layout: TileLayout, threads: number, fresh: Fresh, layoutOf: (tile: TileState) => TileLayout | undefined): TileProducts {
+export function fmaProducts(
+  layout: TileLayout, threads: number, fresh: Fresh, layoutOf: (tile: TileState) => TileLayout | undefined,
+): TileProducts {
   const { tile, tm, tn } = layout;
   const across = tile.cols / tn;
   const rowAt = (i: number): Expr => layout.rows[i] ?? U(0);
@@ -54,7 +56,8 @@ export function fmaProducts(layout: TileLayout, threads: number, fresh: Fresh, l
     return names;
   };
   const wantEveryThread = (): void => {
-    if (layout.threads !== threads) throw new Error(`tile ${tile.name}: ${layout.threads} of ${threads} threads own elements; products of blocks need all`);
+    if (layout.threads === threads) return;
+    throw new Error(`tile ${tile.name}: ${layout.threads} of ${threads} threads own elements; products of blocks need all`);
   };
 
   return {
@@ -79,7 +82,8 @@ export function fmaProducts(layout: TileLayout, threads: number, fresh: Fresh, l
 
     product(s, memory, source): Expanded {
       wantEveryThread();
-      const rows = s.a.k === 'block' ? { buf: memory(s.a.block), cols: s.a.block.cols, put: [] } : spread(s.a.tile, source === undefined ? undefined : layoutOf(source), fresh);
+      const other = source === undefined ? undefined : layoutOf(source);
+      const rows = s.a.k === 'block' ? { buf: memory(s.a.block), cols: s.a.block.cols, put: [] } : spread(s.a.tile, other, fresh);
       const product = b.for_(fresh('k'), U(0), U(rows.cols), 1, (k) => {
         const stmts: Stmt[] = [];
         const read = (name: string, value: Expr): Expr => {
@@ -111,7 +115,8 @@ export function fmaProducts(layout: TileLayout, threads: number, fresh: Fresh, l
         })),
 
     fold(s, into, rows, pool) {
-      const own = (i: number): Expr => count(tn).map((j) => substitute(s.value, bindings(s, rows, i, j))).reduce((x, y) => combine(s.op, x, y));
+      const values = (i: number): readonly Expr[] => count(tn).map((j) => substitute(s.value, bindings(s, rows, i, j)));
+      const own = (i: number): Expr => values(i).reduce((x, y) => combine(s.op, x, y));
       if (across === 1) return count(tm).map((i) => into.set(U(i), own(i)));
       const parts = pool.take(`row_parts_${tile.rows * across}`, 'f32', tile.rows * across, 1);
       const part = (i: number, q: Expr): Expr => b.add(b.mul(rowAt(i), U(across)), q);
@@ -127,7 +132,9 @@ export function fmaProducts(layout: TileLayout, threads: number, fresh: Fresh, l
 }
 
 /** The accumulators of a tile as an operand: in shared memory, for every thread to read. */
-function spread(tile: Tile, layout: TileLayout | undefined, fresh: Fresh): { readonly buf: Buffer; readonly cols: number; readonly put: readonly Stmt[] } {
+function spread(
+  tile: Tile, layout: TileLayout | undefined, fresh: Fresh,
+): { readonly buf: Buffer; readonly cols: number; readonly put: readonly Stmt[] } {
   if (layout === undefined) throw new Error(`tile ${tile.name} is no operand of a product in the portable variant`);
   const buf = shape(fresh(`${tile.name}_rows`), tile.rows, tile.cols);
   const put = layout.rows.flatMap((row, i) => layout.cols.map((col, j) => b.store(buf, at(tile.cols, row, col), layout.acc(0, i, j))));

@@ -35,7 +35,9 @@ function chunkOf(block: Block, row: Expr, chunk: Expr): Expr {
 export const mmaBlocks: BlockMemory = {
   buffer(block, name) {
     if (!isHalf(block.elem)) throw new Error(`block ${block.name}: mma-sync multiplies 16-bit numbers, not ${block.elem}`);
-    if (block.rows % 8 !== 0 || block.cols % STEP !== 0) throw new Error(`block ${block.name}: ${block.rows} x ${block.cols} is not whole pieces of 8 x ${STEP}`);
+    if (block.rows % 8 !== 0 || block.cols % STEP !== 0) {
+      throw new Error(`block ${block.name}: ${block.rows} x ${block.cols} is not whole pieces of 8 x ${STEP}`);
+    }
     return { ...b.buffer(name, 'shared', 'u32', 4, block.rows * perRow(block)), managed: true };
   },
 
@@ -56,13 +58,15 @@ export const mmaBlocks: BlockMemory = {
       const copy = unrolled(fresh('j'), each, (j) => {
         const chunk = b.add(chunk0, b.mul(j, U(across)));
         const from = substitute(access.index, new Map([[view.col, b.mul(chunk, U(CHUNK))]]));
-        return [b.machine('cp_async16', b.address(memory, chunkOf(block, row, chunk)), b.address(view.buf, from), b.value(access.guard ?? b.bool(true)))];
+        const to = b.address(memory, chunkOf(block, row, chunk));
+        return [b.machine('cp_async16', to, b.address(view.buf, from), b.value(access.guard ?? b.bool(true)))];
       });
       const all = [...hoisted.stmts, ...copy];
       return block.rows % down === 0 ? all : [b.if_(b.lt(b.add(row0, b.mul(i, U(down))), U(block.rows)), all)];
     };
+    const atOnce = Math.max(1, Math.floor(MAX_COPIES / 2 / each));
     const whole = rounds * each <= MAX_COPIES;
-    const copies = whole ? unrolled(fresh('i'), rounds, round) : [b.for_(fresh('i'), U(0), U(rounds), 1, round, Math.max(1, Math.floor(MAX_COPIES / 2 / each)))];
+    const copies = whole ? unrolled(fresh('i'), rounds, round) : [b.for_(fresh('i'), U(0), U(rounds), 1, round, atOnce)];
     return [
       ...(row0.k === 'var' ? [b.let_(row0.name, b.div(b.thread, U(across)))] : []),
       ...(chunk0.k === 'var' ? [b.let_(chunk0.name, b.mod(b.thread, U(across)))] : []),
@@ -73,6 +77,10 @@ export const mmaBlocks: BlockMemory = {
 
   wait: [b.machine('cp_async_wait', b.immediate(0)), b.barrier()],
 };
+
+function wantWholeRows({ tile, schedule: { warpsN } }: Fragments, who: string): void {
+  if (warpsN !== 1) throw new Error(`tile ${tile.name}: ${who} needs whole rows in one warp, not ${warpsN} warps across`);
+}
 
 /** @param fragmentsOf another tile of this variant */
 export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: TileState) => Fragments | undefined): TileProducts {
@@ -92,7 +100,9 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
 
     eachRow: (body) => unrolled(fresh('i'), heldRows(f), (i) => body(i, heldRow(f, i))),
 
-    product: (s, memory, source) => ({ shared: [], body: multiply(s, f, memory, source === undefined ? undefined : fragmentsOf(source), fresh) }),
+    product(s, memory, source) {
+      return { shared: [], body: multiply(s, f, memory, source === undefined ? undefined : fragmentsOf(source), fresh) };
+    },
 
     /** Column by column: what depends on the column alone is needed for a moment only. */
     update: (s, rows) =>
@@ -107,7 +117,7 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
 
     /** A lane's own columns ascending, then the four lanes of a row. */
     fold(s, into, rows) {
-      if (schedule.warpsN !== 1) throw new Error(`tile ${tile.name}: a fold needs whole rows in one warp, not ${schedule.warpsN} warps across`);
+      wantWholeRows(f, 'a fold');
       return unrolled(fresh('i'), heldRows(f), (i) => {
         const value = (j: Expr): Expr => substitute(s.value, eachElement(s, rows, i, j));
         const register = into.at(i);
@@ -126,7 +136,9 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
     s: StmtOf<'tile.product'>, to: Fragments, memory: (block: Block) => Buffer, source: Fragments | undefined, names: Fresh,
   ): readonly Stmt[] {
     const elem = s.b[0]?.block.elem ?? 'f32';
-    if (!isHalf(elem) || s.b.some((x) => x.block.elem !== elem)) throw new Error(`tile ${tile.name}: mma-sync multiplies 16-bit numbers of one kind`);
+    if (!isHalf(elem) || s.b.some((x) => x.block.elem !== elem)) {
+      throw new Error(`tile ${tile.name}: mma-sync multiplies 16-bit numbers of one kind`);
+    }
     if (to.colPieces % 2 !== 0) throw new Error(`tile ${tile.name}: ${to.colPieces} pieces of 8 columns a warp do not come in pairs`);
     const depth = s.a.k === 'block' ? s.a.block.cols : s.a.tile.cols;
     const a = b.buffer(names('a_frag'), 'register', 'u32', 1, 4 * to.rowPieces);
@@ -165,7 +177,7 @@ export function mmaProducts(f: Fragments, fresh: Fresh, fragmentsOf: (tile: Tile
   /** Fragments of a from accumulators: the pieces 2 k and 2 k + 1 are its halves. */
   function packRows(source: Fragments | undefined, elem: HalfElem, a: Buffer): (k: Expr) => readonly Stmt[] {
     if (source === undefined) throw new Error(`tile ${tile.name}: its operand is no tile of mma-sync`);
-    if (source.schedule.warpsN !== 1) throw new Error(`tile ${source.tile.name}: an operand needs whole rows in one warp, not ${source.schedule.warpsN} warps across`);
+    wantWholeRows(source, 'an operand');
     return (k) =>
       unrolled(fresh('i'), f.rowPieces, (i) =>
         unrolled(fresh('p'), 4, (p) => {
