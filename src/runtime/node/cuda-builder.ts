@@ -114,7 +114,8 @@ async function compileUnit(plan: Plan, unit: Unit, work: string): Promise<{ read
   const name = `${basename(unit.path).replace(/\.\w+$/, '')}.o`;
   const key = createHash('sha256').update(JSON.stringify([plan.compiler, flags, ...unit.texts])).digest('hex').slice(0, 24);
   const kept = objects === undefined ? undefined : join(objects, `${key}.o`);
-  if (kept !== undefined && existsSync(kept)) return { object: kept, said: await readFile(reportPath(kept), 'utf8') };
+  // Without its report an object is made again: someone removed half of the pair.
+  if (kept !== undefined && existsSync(kept) && existsSync(reportPath(kept))) return { object: kept, said: await readFile(reportPath(kept), 'utf8') };
   const object = join(work, name);
   const args = [...flags, '-I', '.', '-I', cuda.directory, '-c', unit.path, '-o', object];
   const said = await runCompiler({ program: plan.compiler, args, cwd: plan.directory, what: basename(unit.path) }, plan.signal);
