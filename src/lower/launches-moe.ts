@@ -112,7 +112,7 @@ export function moeLaunches(node: MoeNode, ctx: LaunchContext): LaunchGroup {
     case 'moe.capacity':
       return one(k.capacity(node.attrs, undefined, caps));
     case 'moe.plan':
-      return node.attrs.mode === 'direct' ? { launches: [], scratch: [] } : one(k.plan(node.attrs, undefined, caps));
+      return node.attrs.mode === 'direct' ? { launches: [], scratch: [] } : one(k.plan({ ...node.attrs, ...(ctx.maxTokens !== undefined && { maxTokens: ctx.maxTokens }) }, undefined, caps));
     case 'moe.permute': {
       const { plan, x } = node.ins;
       const stored = { ...rowsIn('xElem', x), ...rowsIn('yElem', node.outs.y) };

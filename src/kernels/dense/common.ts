@@ -126,7 +126,10 @@ export interface ElementwiseSchedule {
   readonly block: number;
 }
 
-export const elementwiseSchedule = (caps: Capabilities): ElementwiseSchedule => ({ block: Math.min(64, caps.maxThreadsPerBlock) });
+/** Small blocks where a software device may run them; on GPUs as many threads as hide the latency of memory with few blocks to begin. */
+export const elementwiseSchedule = (caps: Capabilities): ElementwiseSchedule => ({
+  block: Math.min(caps.target === 'cuda' ? 256 : 64, caps.maxThreadsPerBlock),
+});
 
 export interface ElementwiseParts extends Omit<KernelParts, 'block' | 'body' | 'schedule' | 'grid' | 'scalars'> {
   readonly scalars?: readonly ScalarName[];

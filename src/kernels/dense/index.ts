@@ -3,6 +3,7 @@ export { embed, FAULT_TOKEN_ID } from './embed.ts';
 export type { EmbedProblem } from './embed.ts';
 export { norm, normSchedule } from './norm.ts';
 export type { NormProblem, NormSchedule } from './norm.ts';
+export type { NormTeams } from './norm-teams.ts';
 export { headLinear, linear, linearShape } from './linear.ts';
 export type { HeadLinearProblem, LinearProblem } from './linear.ts';
 export { linearSchedule, MATVEC_ROWS } from './matmul.ts';

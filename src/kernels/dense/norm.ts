@@ -9,6 +9,7 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, wantWhole } from './common.ts';
 import type { Rows, StorageElem } from './common.ts';
+import { type NormTeams, normByTeams, normTeams } from './norm-teams.ts';
 
 export interface NormProblem extends Rows {
   readonly kind: 'rms' | 'layer';
@@ -27,6 +28,8 @@ export interface NormSchedule {
   readonly block: number;
 }
 
+const isTeams = (s: NormSchedule | NormTeams): s is NormTeams => 'team' in s;
+
 /** About four accesses a thread. */
 export function normSchedule(p: NormProblem, caps: Capabilities): NormSchedule {
   const run = p.dim / p.groups;
@@ -35,13 +38,15 @@ export function normSchedule(p: NormProblem, caps: Capabilities): NormSchedule {
 }
 
 /** x f32 and y [rows, dim]; weight (and bias) [dim / groups]. y = (x − mean) / √(var + eps) · weight + bias; RMS: no mean. */
-export function norm(p: NormProblem, schedule: NormSchedule | undefined, caps: Capabilities): Launch {
+export function norm(p: NormProblem, schedule: NormSchedule | NormTeams | undefined, caps: Capabilities): Launch {
   wantWhole('norm', { dim: p.dim, groups: p.groups, rowsPerToken: p.rowsPerToken });
   const run = p.dim / p.groups;
   wantWhole('norm', { 'dim / groups': run });
+  const chosen = schedule ?? normTeams(p, caps) ?? normSchedule(p, caps);
+  if (isTeams(chosen)) return normByTeams(p, chosen, caps);
   const lanes = lanesFor(run);
   const perRun = run / lanes;
-  const { block } = schedule ?? normSchedule(p, caps);
+  const { block } = chosen;
   const x = globalBuffer('x', 'f32', lanes);
   const weight = globalBuffer('weight', p.weightElem, lanes);
   const bias = p.biasElem === undefined ? undefined : globalBuffer('bias', p.biasElem, lanes);

@@ -3,7 +3,7 @@
  * Operands `x`, `plan` (sorted) or `ids` (direct), [`weights`, `shared`, `sharedGate`, `residual`]; result `y`.
  */
 import * as b from '../../ir/kernel/build.ts';
-import type { Buffer, Stmt } from '../../ir/kernel/types.ts';
+import type { Buffer, Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { addSlot, finishSum } from './combine-sum.ts';
@@ -24,8 +24,22 @@ export interface CombineProblem extends Planned {
   readonly scale: number;
 }
 
+export interface CombineSchedule extends ElementwiseSchedule {
+  /** 1: the rows of all slots are under way before the first is summed; 0: one after the other. */
+  readonly ahead?: 0 | 1;
+}
+
+/** Slots whose rows a thread can have under way. */
+const MOST_AHEAD = 16;
+
+const combineSchedule = (p: CombineProblem, caps: Capabilities): CombineSchedule => ({
+  ...elementwiseSchedule(caps),
+  ...(caps.target === 'cuda' && p.slots <= MOST_AHEAD && { ahead: 1 }),
+});
+
 /** x [T · slots, n], weights f32 [T, slots], shared [T, n], residual and y f32 [T, n], sharedGate f32 [T, 1]. */
-export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undefined, caps: Capabilities): Launch {
+export function combine(p: CombineProblem, schedule: CombineSchedule | undefined, caps: Capabilities): Launch {
+  const { ahead = 0, block } = schedule ?? combineSchedule(p, caps);
   wantWhole('combine', { n: p.n, slots: p.slots });
   const lanes = lanesFor(p.n);
   const perRow = p.n / lanes;
@@ -49,6 +63,7 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
       family: 'combine',
       params,
       perRow,
+      ...(ahead === 1 && { resident: Math.max(1, Math.floor(1024 / block)) }),
       rows: {},
       body(item) {
         const stmts: Stmt[] = [];
@@ -56,11 +71,15 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
         const col = define(stmts, 'col', b.mod(item, b.u32(perRow)));
         const sum = b.variable('sum', b.ty('f32', lanes));
         stmts.push(b.var_('sum', b.splat(lanes, b.f32(0))));
-        stmts.push(
+        /** Where the row of a slot is noted: its number where the plan sorts, else its expert; DROPPED where it has none. */
+        const noted = (slot: Expr): Expr => b.load(by, p.mode === 'sorted' ? rowOfSlotAt(p, slot) : slot);
+        const slotOf = (s: Expr): Expr => b.add(b.mul(token, b.u32(p.slots)), s);
+        if (ahead === 1) stmts.push(...sumAhead());
+        else stmts.push(
           b.for_('s', b.u32(0), b.u32(p.slots), 1, (s) => {
             const inner: Stmt[] = [];
-            const slot = define(inner, 'slot', b.add(b.mul(token, b.u32(p.slots)), s));
-            const found = define(inner, 'found', b.load(by, p.mode === 'sorted' ? rowOfSlotAt(p, slot) : slot));
+            const slot = define(inner, 'slot', slotOf(s));
+            const found = define(inner, 'found', noted(slot));
             const row = p.mode === 'sorted' ? found : slot;
             const value = b.loadF32(x, b.add(b.mul(row, b.u32(perRow)), col));
             const weight = weights === undefined ? undefined : b.load(weights, slot);
@@ -80,9 +99,29 @@ export function combine(p: CombineProblem, schedule: ElementwiseSchedule | undef
           ),
         );
         return stmts;
+
+        /** Three loops over the slots instead of one: where the rows are, the rows, their sum. A dropped slot loads row 0 and leaves it. */
+        function sumAhead(): readonly Stmt[] {
+          const rows = b.buffer('found', 'register', 'u32', 1, p.slots);
+          const values = b.buffer('values', 'register', 'f32', lanes, p.slots);
+          const each = (name: string, of: (s: Expr) => readonly Stmt[]): Stmt => b.for_(name, b.u32(0), b.u32(p.slots), 1, of, true);
+          const isDropped = (s: Expr): Expr => b.eq(b.load(rows, s), b.u32(DROPPED));
+          const rowOf = (s: Expr): Expr => (p.mode === 'sorted' ? b.load(rows, s) : slotOf(s));
+          const weightOf = (s: Expr): Expr | undefined => weights && b.load(weights, slotOf(s));
+          return [
+            b.alloc(rows),
+            b.alloc(values),
+            each('find', (s) => [b.store(rows, s, noted(slotOf(s)))]),
+            each('fetch', (s) => {
+              const row = b.select(isDropped(s), b.u32(0), rowOf(s));
+              return [b.store(values, s, b.loadF32(x, b.add(b.mul(row, b.u32(perRow)), col)))];
+            }),
+            each('s', (s) => [b.if_(b.not(isDropped(s)), [b.assign('sum', addSlot(sum, b.load(values, s), weightOf(s)))])]),
+          ];
+        }
       },
     },
-    schedule ?? elementwiseSchedule(caps),
+    { block },
     caps,
   );
 }

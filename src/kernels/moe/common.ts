@@ -2,8 +2,7 @@
 import type { Size } from '../../base/size.ts';
 import { mulSize } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
-import type { Elem, Expr } from '../../ir/kernel/types.ts';
-import type { Launch } from '../launch.ts';
+import type { Expr } from '../../ir/kernel/types.ts';
 
 export {
   copy,

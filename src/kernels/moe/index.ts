@@ -16,6 +16,7 @@ export { capacity } from './capacity.ts';
 export type { CapacityProblem } from './capacity.ts';
 export { plan } from './plan.ts';
 export type { PlanProblem, PlanSchedule } from './plan.ts';
+export type { PlanBlocks } from './plan-blocks.ts';
 export { planSize } from './plan-layout.ts';
 export { permute } from './permute.ts';
 export type { PermuteProblem } from './permute.ts';

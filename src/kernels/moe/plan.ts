@@ -12,10 +12,11 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { DROPPED, define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, routedRows, wantWhole } from './common.ts';
 import { indicator } from './keys.ts';
-import { planBuffer, rowOfSlotAt, slotOfRowAt, tileAt, tileCountAt, usedRowsAt } from './plan-layout.ts';
-import type { PlanShape } from './plan-layout.ts';
+import { type PlanBlocks, planBlocks, planByBlocks } from './plan-blocks.ts';
+import { planBuffer, rowOfSlotAt, slotOfRowAt } from './plan-layout.ts';
+import { type PlanProblem, tilesOf } from './plan-tiles.ts';
 
-export type PlanProblem = PlanShape;
+export type { PlanProblem } from './plan-tiles.ts';
 
 export interface PlanSchedule {
   readonly block: number;
@@ -30,8 +31,12 @@ export function planSchedule(p: PlanProblem, caps: Capabilities): PlanSchedule {
 }
 
 /** From `ids` u32 [T, slots], DROPPED allowed, to `plan`. */
-export function plan(p: PlanProblem, schedule: PlanSchedule | undefined, caps: Capabilities): Launch {
-  const { block, team } = schedule ?? planSchedule(p, caps);
+export function plan(p: PlanProblem, schedule: PlanSchedule | PlanBlocks | undefined, caps: Capabilities): Launch {
+  const chosen = schedule ?? planBlocks(p, caps) ?? planSchedule(p, caps);
+  return 'piece' in chosen ? planByBlocks(p, chosen, caps) : planByTeams(p, chosen, caps);
+}
+
+function planByTeams(p: PlanProblem, { block, team }: PlanSchedule, caps: Capabilities): Launch {
   wantWhole('plan', { experts: p.experts, slots: p.slots, tileRows: p.tileRows, block, team, 'block / team': block / team });
   const lanes = lanesFor(p.slots);
   const ids = globalBuffer('ids', 'u32', lanes);
@@ -99,29 +104,7 @@ export function plan(p: PlanProblem, schedule: PlanSchedule | undefined, caps: C
     ]),
   );
 
-  const tiles: Stmt[] = [];
-  const tileRows = b.u32(p.tileRows);
-  const firstTile = define(tiles, 'first_tile', b.add(b.div(u('base'), tileRows), expert));
-  const lastTile = define(tiles, 'last_tile', b.add(b.div(b.add(u('base'), u('rows')), tileRows), expert, b.u32(1)));
-  tiles.push(
-    b.for_('tile', b.add(firstTile, member), lastTile, team, (tile) => {
-      const stmts: Stmt[] = [];
-      const offset = define(stmts, 'offset', b.mul(b.sub(tile, firstTile), tileRows));
-      const at = define(stmts, 'tile_at', tileAt(p, tile));
-      return [
-        ...stmts,
-        b.store(out, at, expert),
-        b.store(out, b.add(at, b.u32(1)), b.add(u('base'), offset)),
-        b.store(out, b.add(at, b.u32(2)), b.min(tileRows, b.sub(b.max(u('rows'), offset), offset))),
-      ];
-    }),
-  );
-  tiles.push(
-    b.if_(b.and(b.eq(expert, b.u32(p.experts - 1)), b.eq(member, b.u32(0))), [
-      b.store(out, tileCountAt, lastTile),
-      b.store(out, usedRowsAt, b.add(u('base'), u('rows'))),
-    ]),
-  );
+  const tiles = tilesOf(p, out, { expert, member, team, base: u('base'), rows: u('rows') });
   body.push(...(p.experts % perBlock === 0 ? tiles : [b.if_(b.lt(expert, experts), tiles)]));
 
   return launch({

@@ -4,6 +4,7 @@ import { evalSize } from '../../../src/base/size.ts';
 import type { TypedArray } from '../../../src/ir/kernel/interpret.ts';
 import { DROPPED, capacity, combine, groupedLinear, permute, plan, planSize, route } from '../../../src/kernels/index.ts';
 import type { GroupedProblem, Launch, RouteProblem } from '../../../src/kernels/index.ts';
+import { CUDA_SM80 } from '../../../src/target/cuda.ts';
 import { expectEveryMutationCaught } from '../../ir/kernel/mutate.ts';
 import type { MutationRun } from '../../ir/kernel/mutate.ts';
 import { CAPS, NARROW, mutationRun, random } from './harness.ts';
@@ -117,6 +118,20 @@ describe('no mutation goes unnoticed', () => {
     });
   });
 
+  it('plan by blocks', () => {
+    const [T, slots, experts, tileRows] = [50, 3, 5, 2];
+    const ids = makeIds(T, slots, experts, 4, 0.2);
+    const words = evalSize(planSize({ experts, slots, tileRows }), { T, past: 0, seq: T, cap: 0 });
+    // Runs of three accesses in pieces of two, by two subgroups; four grid places more than experts.
+    const launch = plan({ experts, slots, tileRows }, { block: 64, piece: 2 }, { ...CUDA_SM80, maxGrid: 3 });
+    expectEveryMutationCaught(launch.kernel, [mutationRun(launch, { ids, plan: new Uint32Array(words) }, { T }, ['plan'])], {
+      subgroups: true,
+      // As above; a piece more holds none of a run, and what is copied beyond a run is not read. The last cell is there for the stride.
+      // The condition around a thread's own ids is one of theirs too.
+      equivalent: [/barrier: deleted/, /for (count|put)_k/, /(count|put)_offset\) < run/, /shared stage/, /\(first \+ (count|put)_k\) < last/],
+    });
+  });
+
   it('capacity', () => {
     for (const renormalize of ['before', 'after'] as const) {
       const launch = capacity({ experts: 5, slots: 2, limit: { kind: 'factor', factor: 1.1, min: 1 }, renormalize }, { block: 4 }, NARROW);
@@ -163,6 +178,8 @@ describe('no mutation goes unnoticed', () => {
       y: new Float32Array(T * n),
     };
     expectEveryMutationCaught(summed.kernel, [mutationRun(summed, operands, { T }, ['y'])]);
+    const ahead = combine({ ...common, n, weights: true, shared: false, sharedGate: false, residual: false, scale: 1 }, { block: 16, ahead: 1 }, CAPS);
+    expectEveryMutationCaught(ahead.kernel, [mutationRun(ahead, operands, { T }, ['y'])]);
   });
 
   const [n, k] = [6, 5];

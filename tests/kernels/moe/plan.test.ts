@@ -1,10 +1,19 @@
 import { describe, expect, it } from 'vitest';
 import { DROPPED, capacity, combine, permute } from '../../../src/kernels/index.ts';
+import { CUDA_SM80 } from '../../../src/target/cuda.ts';
 import type { CapacityProblem, CombineProblem } from '../../../src/kernels/index.ts';
 import { CAPS, NARROW, dataOf, expectClose, expectIds, expectWeights, planOf, random, reference, run } from './harness.ts';
 import { makeIds, makePlan } from './plans.ts';
 
-describe('plan', () => {
+/** A team of threads an expert, and a block an expert. */
+const DEVICES = [
+  ['teams', CAPS, NARROW],
+  ['blocks', CUDA_SM80, { ...CUDA_SM80, maxGrid: 3 }],
+] as const;
+
+describe.each(DEVICES)('plan by %s', (_name, device, folded) => {
+  // A block of a thousand threads takes the interpreter its time.
+  const small = device.subgroups ? { block: 64, piece: 2 } : undefined;
   it('sorts rows by expert, token and slot', () => {
     for (const [T, slots, experts] of [
       [1, 1, 1],
@@ -16,44 +25,55 @@ describe('plan', () => {
       [40, 1, 3],
       [33, 8, 31],
     ] as const) {
-      for (const tileRows of [1, 4, 8]) makePlan(makeIds(T, slots, experts, T), experts, slots, tileRows);
-      makePlan(makeIds(T, slots, experts, T, 0.4), experts, slots, 8, undefined, NARROW);
+      for (const tileRows of [1, 4, 8]) makePlan(makeIds(T, slots, experts, T), experts, slots, tileRows, small, device);
+      makePlan(makeIds(T, slots, experts, T, 0.4), experts, slots, 8, small, folded);
     }
   });
 
   it('takes any load: all on one expert, on the last one, evenly, none at all', () => {
-    for (const only of [0, 3, 6]) makePlan(new Uint32Array(50).fill(only), 7, 1, 8);
+    for (const only of [0, 3, 6]) makePlan(new Uint32Array(50).fill(only), 7, 1, 8, undefined, device);
     makePlan(
       Uint32Array.from({ length: 56 }, (_, i) => i % 7),
       7,
       2,
       8,
+      undefined,
+      device,
     );
     makePlan(
       Uint32Array.from({ length: 60 }, (_, i) => (i % 6) + (i % 6 >= 3 ? 1 : 0)),
       7,
       2,
       4,
+      undefined,
+      device,
     );
-    makePlan(new Uint32Array(12).fill(DROPPED), 5, 3, 8);
+    makePlan(new Uint32Array(12).fill(DROPPED), 5, 3, 8, undefined, device);
   });
 
   it('gives one result whatever the schedule', () => {
     const ids = makeIds(29, 4, 10, 3, 0.2);
-    const first = makePlan(ids, 10, 4, 8);
-    for (const s of [
-      { block: 32, team: 32 },
-      { block: 32, team: 1 },
-      { block: 64, team: 16 },
-      { block: 8, team: 2 },
-    ]) {
-      expect(Array.from(makePlan(ids, 10, 4, 8, s).buffer)).toEqual(Array.from(first.buffer));
+    const first = makePlan(ids, 10, 4, 8, undefined, device);
+    const schedules = device.subgroups
+      ? [
+          { block: 32, piece: 1 },
+          { block: 64, piece: 3 },
+          { block: 96, piece: 4 },
+        ]
+      : [
+          { block: 32, team: 32 },
+          { block: 32, team: 1 },
+          { block: 64, team: 16 },
+          { block: 8, team: 2 },
+        ];
+    for (const s of schedules) {
+      expect(Array.from(makePlan(ids, 10, 4, 8, s, device).buffer)).toEqual(Array.from(first.buffer));
     }
   });
 
   it('is linear in the tokens', () => {
     const [T, slots, experts] = [3000, 4, 9];
-    makePlan(makeIds(T, slots, experts, 1), experts, slots, 8);
+    makePlan(makeIds(T, slots, experts, 1), experts, slots, 8, undefined, device);
   });
 });
 
@@ -172,9 +192,11 @@ describe('permute and combine', () => {
             ...form,
           };
           const y = new Float32Array(T * n);
-          run(combine(p, undefined, n === 33 ? NARROW : CAPS), { x, plan: buffer, ids, weights, shared, sharedGate, residual, y }, { T }, [
-            'y',
-          ]);
+          const operands = { x, plan: buffer, ids, weights, shared, sharedGate, residual };
+          run(combine(p, undefined, n === 33 ? NARROW : CAPS), { ...operands, y }, { T }, ['y']);
+          const ahead = new Float32Array(T * n);
+          run(combine(p, { block: 16, ahead: 1 }, CAPS), { ...operands, y: ahead }, { T }, ['y']);
+          expect(ahead).toEqual(y);
           const row = ['T', n] as const;
           const ins = {
             x: { shape: ['P', n] as const, data: x },

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { evalSize } from '../../../src/base/size.ts';
 import type { PlanData } from '../../../src/ir/graph/evaluate/data.ts';
 import { DROPPED, plan, planSize } from '../../../src/kernels/index.ts';
-import type { PlanSchedule } from '../../../src/kernels/moe/plan.ts';
+import type { PlanBlocks, PlanSchedule } from '../../../src/kernels/index.ts';
 import { CAPS, planOf, random, reference, remember, run } from './harness.ts';
 
 const planOnce = remember(plan);
@@ -28,14 +28,14 @@ export function makePlan(
   experts: number,
   slots: number,
   tileRows: number,
-  schedule?: PlanSchedule,
+  schedule?: PlanSchedule | PlanBlocks,
   caps = CAPS,
 ): { buffer: Uint32Array; want: PlanData } {
   const T = ids.length / slots;
   const P = ids.length;
   const words = evalSize(planSize({ experts, slots, tileRows }), envOf(T));
   const buffer = new Uint32Array(words).fill(0xabcdabcd);
-  run(planOnce({ experts, slots, tileRows }, schedule, caps), { ids, plan: buffer }, { T }, ['plan'], ['plan']);
+  run(planOnce({ experts, slots, tileRows }, schedule, caps), { ids, plan: buffer }, { T, subgroups: caps.subgroups }, ['plan'], ['plan']);
   const want = planOf(
     reference('moe.plan', { ids: { shape: ['T', slots], data: ids } }, { experts, slots, mode: 'sorted', tileRows }, { T }),
   );
