@@ -45,6 +45,8 @@ const GROUP_WIDTHS = [256, 192, 128, 96, 64, 32] as const;
 const GROUP_STAGES = [8, 7, 6, 5, 4, 3, 2] as const;
 /** Columns whose products take as long as what a tile does once. */
 const TILE_COLUMNS = 32;
+/** Columns of all products where a bias is added to them: its values take registers beside the sums. */
+const BIASED_COLUMNS = 192;
 
 function groupTile(bm: number, n: number, rowTiles: number, shapes: readonly TileShape[], caps: Capabilities): WgmmaTile | undefined {
   const { multiprocessors } = caps;
@@ -54,7 +56,8 @@ function groupTile(bm: number, n: number, rowTiles: number, shapes: readonly Til
   const time = (bn: number): number => Math.ceil((rowTiles * Math.ceil(n / bn)) / multiprocessors) * (count * bn + TILE_COLUMNS);
   const fits = (s: WgmmaTile): boolean =>
     shapes.every((shape) => legalTile(s, shape, caps).ok) && kernelSharedBytes(s, shapes) <= caps.maxSharedBytes;
-  return GROUP_WIDTHS.filter((bn) => bn < n + 32)
+  const widest = shapes.some((s) => s.bias === true) ? BIASED_COLUMNS : Infinity;
+  return GROUP_WIDTHS.filter((bn) => bn < n + 32 && count * bn <= widest)
     .toSorted((a, b) => time(a) - time(b))
     .flatMap((bn) => GROUP_STAGES.map((stages): WgmmaTile => ({ variant: 'wgmma', bm, bn, bk: 64, consumers: bm / GROUP_ROWS, stages })))
     .find(fits);

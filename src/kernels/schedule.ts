@@ -49,6 +49,8 @@ export interface TileShape {
   /** Storage of weights and rows; f32 where not said. */
   readonly weightElem?: 'f32' | 'f16' | 'bf16';
   readonly xElem?: 'f32' | 'f16' | 'bf16';
+  /** Whether a bias is added to the sums. */
+  readonly bias?: boolean;
 }
 
 const WARP = 32;

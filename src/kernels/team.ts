@@ -13,8 +13,8 @@ import type { Capabilities } from '../target/types.ts';
 /** Threads of a team where teams are subgroups; undefined where the device has no subgroups of a size that all kernels know. */
 export const teamSize = (caps: Capabilities): number | undefined => (caps.subgroups ? caps.subgroupSize : undefined);
 
-/** Threads of a processor that run such a product side by side: 64 registers each hold what is under way. */
-const THREADS_A_PROCESSOR = 1024;
+/** Threads of a processor that run such a product side by side: 168 registers each hold what is under way. */
+const THREADS_A_PROCESSOR = 384;
 export const residentBlocks = (block: number): number => Math.max(1, Math.floor(THREADS_A_PROCESSOR / block));
 
 /** Bytes of weights that a thread should have under way: times the threads of a processor, well above what memory's latency asks for. */

@@ -169,12 +169,6 @@ describe('what does not fit', () => {
     expect(done.stderr).toMatch(/integers were expected/);
   });
 
-  it('cuda is not there, and says so', async () => {
-    const done = await moec(['run', join(SPECS, `${CASE}.moe`), '--weights', golden(CASE), '--input', golden(CASE), '--output', at('never'), '--target', 'cuda']);
-    expect(done).toMatchObject({ code: 3, stdout: '' });
-    expect(done.stderr).toMatch(/webgpu/);
-  });
-
   it('a directory that is no package', async () => {
     const done = await moec(['run', at('empty'), '--weights', golden(CASE), '--input', golden(CASE), '--output', at('never')]);
     expect(done.code).toBe(5);

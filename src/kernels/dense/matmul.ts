@@ -171,6 +171,8 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
     params: [['x', x], ['weight', weight], ...parts.extra, ['y', y]],
     scalars,
     block,
+    // Fewer warps may have more registers each: a compiler that hopes for more blocks spills.
+    ...(s.variant === 'mma-sync' && block <= 128 && { resident: 2 }),
     body: [...head, ...work.body],
     schedule: { ...tileRecord(tileSchedule), oneRow },
     grid: work.grid,

@@ -60,7 +60,9 @@ function teamSchedule(p: GroupedProblem, team: number, caps: Capabilities): Matv
 /** What the main loops of a sorted problem are over. */
 const tileShapes = (p: GroupedProblem): readonly TileShape[] => {
   const count = epilogueCount(p.epilogue);
-  const shape = (k: number, weightElem: StorageElem, xElem: StorageElem): TileShape => ({ k, lanes: lanesFor(k), count, weightElem, xElem });
+  const shape = (k: number, weightElem: StorageElem, xElem: StorageElem): TileShape => ({
+    k, lanes: lanesFor(k), count, weightElem, xElem, bias: p.biasElem !== undefined,
+  });
   const x = p.xElem ?? 'f32';
   const routed = shape(p.k, p.weightElem, x);
   return p.shared === undefined ? [routed] : [routed, shape(p.shared.k, p.shared.weightElem, p.shared.ownX ? (p.shared.xElem ?? 'f32') : x)];

@@ -91,7 +91,7 @@ function frame(s: RouteCrews, size: number, caps: Capabilities): Frame {
         params: r.params,
         scalars: ['T'],
         block: s.block,
-        resident: Math.max(1, Math.floor(512 / s.block)),
+        resident: Math.max(1, Math.floor(384 / s.block)),
         body: [...head, ...r.shared.map(b.alloc), ...all],
         schedule: { ...s },
         grid: [l.grid[0], l.grid[1], slices],
