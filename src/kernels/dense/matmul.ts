@@ -172,7 +172,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
     scalars,
     block,
     // Fewer warps may have more registers each: a compiler that hopes for more blocks spills.
-    ...(s.variant === 'mma-sync' && block <= 128 && { resident: 2 }),
+    ...(caps.target === 'cuda' && block <= 128 && { resident: 2 }),
     body: [...head, ...work.body],
     schedule: { ...tileRecord(tileSchedule), oneRow },
     grid: work.grid,
