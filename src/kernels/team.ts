@@ -13,9 +13,14 @@ import type { Capabilities } from '../target/types.ts';
 /** Threads of a team where teams are subgroups; undefined where the device has no subgroups of a size that all kernels know. */
 export const teamSize = (caps: Capabilities): number | undefined => (caps.subgroups ? caps.subgroupSize : undefined);
 
-/** Threads of a processor that run such a product side by side: 168 registers each hold what is under way. */
+/**
+ * Threads of a processor that run such a product side by side: 168 registers each hold what is under way, or, where weights and
+ * rows are f32 and take twice the room, 255.
+ */
 const THREADS_A_PROCESSOR = 384;
-export const residentBlocks = (block: number): number => Math.max(1, Math.floor(THREADS_A_PROCESSOR / block));
+const THREADS_A_PROCESSOR_F32 = 256;
+export const residentBlocks = (block: number, weight: Buffer): number =>
+  Math.max(1, Math.floor((weight.elem === 'f32' ? THREADS_A_PROCESSOR_F32 : THREADS_A_PROCESSOR) / block));
 
 /** Bytes of weights that a thread should have under way: times the threads of a processor, well above what memory's latency asks for. */
 const BYTES_UNDER_WAY = 128;

@@ -111,7 +111,7 @@ export function rowsByTeams(parts: MatmulParts, s: MatvecSchedule, caps: Capabil
     params: [['x', x], ['weight', weight], ...parts.extra, ['y', y]],
     scalars,
     block: s.block,
-    resident: residentBlocks(s.block),
+    resident: residentBlocks(s.block, weight),
     body: [...head, ...inLine(l, index, b.u32(heads.most * perHead), ran)],
     schedule: { ...s },
     grid: l.grid,

@@ -131,7 +131,7 @@ export function groupedCombineTeams(p: GroupedProblem, s: MatvecSchedule, caps: 
     params: params.list,
     scalars: groupedScalars(p),
     block: s.block,
-    resident: residentBlocks(s.block),
+    resident: residentBlocks(s.block, routed.weight),
     body: [...head, ...inLine(l, token, b.scalar('T'), body)],
     schedule: { ...s },
     grid: [l.grid[0], l.grid[1], Math.ceil(p.n / perBlock)],

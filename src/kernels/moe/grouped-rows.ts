@@ -96,7 +96,7 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
     params: params.list,
     scalars: groupedScalars(p),
     block: s.block,
-    ...(columns.subgroups && { resident: residentBlocks(s.block) }),
+    ...(columns.subgroups && { resident: residentBlocks(s.block, routed.weight) }),
     body: columns.parts === undefined ? body : [b.alloc(columns.parts), ...body],
     schedule: { ...s },
     grid: [l.grid[0], l.grid[1], Math.ceil(widest / perBlock)],
