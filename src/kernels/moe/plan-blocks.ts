@@ -25,12 +25,15 @@ export interface PlanBlocks {
 /** Elements of a run that are copied at a time: four sectors of memory for two runs. */
 const PIECE = 16;
 
+/** Threads of a block: twice as many would have too few registers each. */
+const MOST_THREADS = 512;
+
 /** Nothing where subgroups have no known size. About eight elements a thread, where the most tokens are known. */
 export function planBlocks(p: PlanProblem, caps: Capabilities): PlanBlocks | undefined {
   const size = teamSize(caps);
   if (size === undefined) return undefined;
-  const wanted = p.maxTokens === undefined ? caps.maxThreadsPerBlock : powerOfTwo((p.maxTokens * p.slots) / 8);
-  return { block: Math.min(caps.maxThreadsPerBlock, Math.max(2 * size, wanted)), piece: PIECE / lanesFor(p.slots) };
+  const wanted = p.maxTokens === undefined ? MOST_THREADS : powerOfTwo((p.maxTokens * p.slots) / 8);
+  return { block: Math.min(caps.maxThreadsPerBlock, MOST_THREADS, Math.max(2 * size, wanted)), piece: PIECE / lanesFor(p.slots) };
 }
 
 /** From `ids` u32 [T, slots], DROPPED allowed, to `plan`. */
