@@ -9,12 +9,11 @@ import {
 import { open } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { ALL_FILES, ALL_MANIFEST } from './all-targets.ts';
+import { hasCode, isAlive } from '../runtime/node/cuda-lock.ts';
 import { CommandError, EXIT } from './io.ts';
 import { walk } from './walk.ts';
 
 const refuse = (message: string, fix: string): CommandError => new CommandError(EXIT.io, message, { code: 'MOE5031', fix });
-
-const hasCode = (error: unknown, code: string): boolean => error instanceof Error && 'code' in error && error.code === code;
 
 /** Paths inside a package: plain segments only. */
 function checkPath(path: string): void {
@@ -76,15 +75,6 @@ function checkTarget(target: string): boolean {
     throw refuse(`${target} also holds ${shown}${foreign.length > 3 ? ` and ${foreign.length - 3} more files` : ''} that moec did not write`, 'move them away, or name another directory');
   }
   return true;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return hasCode(error, 'EPERM');
-  }
 }
 
 /** Takes the lock beside the target, or says who holds it. A lock whose process is gone is taken over. */

@@ -13,10 +13,10 @@ import type { MatvecSchedule } from '../schedule.ts';
 import { joinSums, residentBlocks, teamSums } from '../team.ts';
 import { addSlot, finishSum } from './combine-sum.ts';
 import { F32, define, inLine, launch, line } from './common.ts';
-import { Params, bindSides, groupedName, groupedScalars, inLastSegment, localExpert, weightRow } from './grouped-parts.ts';
+import { Params, bindCombine, groupedName, groupedScalars, inLastSegment, localExpert, weightRow } from './grouped-parts.ts';
 import type { Side } from './grouped-parts.ts';
 import type { GroupedProblem } from './grouped-problem.ts';
-import { planBuffer, rowOfSlotAt } from './plan-layout.ts';
+import { rowOfSlotAt } from './plan-layout.ts';
 import { sigmoid } from '../epilogue.ts';
 
 export function groupedCombineTeams(p: GroupedProblem, s: MatvecSchedule, caps: Capabilities): Launch {
@@ -24,14 +24,7 @@ export function groupedCombineTeams(p: GroupedProblem, s: MatvecSchedule, caps: 
   if (!verdict.ok) throw new Error(`grouped_linear: ${verdict.why}`);
   const { team: width, ways = 1, unroll = 1 } = s;
   const params = new Params();
-  const { routed, shared } = bindSides(p, params, true);
-  const ids = params.bind('ids', 'u32');
-  const plan = p.mode === 'sorted' && !p.gather ? planBuffer() : undefined;
-  if (plan !== undefined) params.list.push(['plan', plan]);
-  const weights = params.maybe(p.routeWeights, 'routeWeights');
-  const sharedGate = params.maybe(p.shared?.gate, 'sharedGate');
-  const residual = params.maybe(p.residual, 'residual');
-  const y = params.bind('y', 'f32');
+  const { routed, shared, ids, plan, weights, sharedGate, residual, y } = bindCombine(p, params, true);
   const perBlock = matvecColumns(s);
   const perWay = perBlock / s.cols;
   const parts = ways === 1 ? undefined : b.buffer('parts', 'shared', 'f32', 1, ways * perBlock);

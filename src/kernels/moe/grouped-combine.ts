@@ -12,22 +12,15 @@ import { matvecColumns } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { addSlot, finishSum } from './combine-sum.ts';
 import { F32, define, inLine, launch, line } from './common.ts';
-import { Params, bindSides, finishRow, groupedName, groupedScalars, inLastSegment, localExpert, weightRow } from './grouped-parts.ts';
+import { Params, bindCombine, finishRow, groupedName, groupedScalars, inLastSegment, localExpert, weightRow } from './grouped-parts.ts';
 import type { Side } from './grouped-parts.ts';
 import type { GroupedProblem } from './grouped-problem.ts';
 import { columnsOf, dots, storing } from './matvec.ts';
-import { planBuffer, rowOfSlotAt } from './plan-layout.ts';
+import { rowOfSlotAt } from './plan-layout.ts';
 
 export function groupedCombine(p: GroupedProblem, s: MatvecSchedule, caps: Capabilities): Launch {
   const params = new Params();
-  const { routed, shared } = bindSides(p, params);
-  const ids = params.bind('ids', 'u32');
-  const plan = p.mode === 'sorted' && !p.gather ? planBuffer() : undefined;
-  if (plan !== undefined) params.list.push(['plan', plan]);
-  const weights = params.maybe(p.routeWeights, 'routeWeights');
-  const sharedGate = params.maybe(p.shared?.gate, 'sharedGate');
-  const residual = params.maybe(p.residual, 'residual');
-  const y = params.bind('y', 'f32');
+  const { routed, shared, ids, plan, weights, sharedGate, residual, y } = bindCombine(p, params);
   const perBlock = matvecColumns(s);
   const l = line('T', caps);
   const head: Stmt[] = [];

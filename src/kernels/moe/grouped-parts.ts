@@ -5,6 +5,7 @@ import { segmentOf, segmentScalars } from '../dense/common.ts';
 import { applyEpilogue, epilogueCount, epilogueName } from '../epilogue.ts';
 import { globalBuffer, lanesFor } from './common.ts';
 import type { GroupedProblem } from './grouped-problem.ts';
+import { planBuffer } from './plan-layout.ts';
 
 /** Buffers in the order they were asked for. */
 export class Params {
@@ -56,6 +57,28 @@ export function bindSides(p: GroupedProblem, params: Params, streamed = false): 
     routed,
     shared: { n: s.n, k: s.k, lanes: wide, depth: s.k / wide, x: sx, weight: sw, bias: params.maybe(s.biasElem, 'sharedBias') },
   };
+}
+
+export interface CombineOperands extends Sides {
+  readonly ids: Buffer;
+  /** Where rows lie by expert, and x is one of those rows. */
+  readonly plan: Buffer | undefined;
+  readonly weights: Buffer | undefined;
+  readonly sharedGate: Buffer | undefined;
+  readonly residual: Buffer | undefined;
+  readonly y: Buffer;
+}
+
+/** Binds what a product with the sum over the slots reads and writes, in the order of its kernels' parameters. */
+export function bindCombine(p: GroupedProblem, params: Params, streamed = false): CombineOperands {
+  const sides = bindSides(p, params, streamed);
+  const ids = params.bind('ids', 'u32');
+  const plan = p.mode === 'sorted' && !p.gather ? planBuffer() : undefined;
+  if (plan !== undefined) params.list.push(['plan', plan]);
+  const weights = params.maybe(p.routeWeights, 'routeWeights');
+  const sharedGate = params.maybe(p.shared?.gate, 'sharedGate');
+  const residual = params.maybe(p.residual, 'residual');
+  return { ...sides, ids, plan, weights, sharedGate, residual, y: params.bind('y', 'f32') };
 }
 
 export const groupedScalars = (p: GroupedProblem): readonly ScalarName[] => ['T', ...segmentScalars(p)];

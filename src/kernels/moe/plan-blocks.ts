@@ -10,10 +10,9 @@ import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { teamSize } from '../team.ts';
-import { DROPPED, define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, routedRows, wantWhole } from './common.ts';
-import { indicator } from './keys.ts';
-import { planBuffer, rowOfSlotAt, slotOfRowAt } from './plan-layout.ts';
-import { type PlanProblem, tilesOf } from './plan-tiles.ts';
+import { define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, routedRows, wantWhole } from './common.ts';
+import { planBuffer } from './plan-layout.ts';
+import { type PlanProblem, countId, placeId, tilesOf } from './plan-tiles.ts';
 
 export interface PlanBlocks {
   /** Threads that serve one expert; a multiple of the subgroup. */
@@ -95,10 +94,7 @@ export function planByBlocks(p: PlanProblem, s: PlanBlocks, caps: Capabilities):
   body.push(
     b.var_('equal', b.u32(0)),
     b.var_('below', b.u32(0)),
-    walk('count', (id) => [
-      b.assign('equal', b.add(u('equal'), indicator(b.eq(id, expert)))),
-      b.assign('below', b.add(u('below'), indicator(b.lt(id, expert)))),
-    ]),
+    walk('count', (id) => countId(expert, id)),
     b.let_('crew_equal', b.subgroup('add', u('equal'))),
     b.let_('crew_below', b.subgroup('add', u('below'))),
     b.store(equals, b.thread, u('equal')),
@@ -117,15 +113,7 @@ export function planByBlocks(p: PlanProblem, s: PlanBlocks, caps: Capabilities):
       b.assign('earlier', b.add(u('earlier'), b.select(b.lt(m, lane), u('beside'), b.u32(0)))),
     ]),
     b.var_('row', b.add(u('base'), u('earlier'))),
-    walk('put', (id, slot) => [
-      b.if_(b.eq(id, expert), [
-        b.store(out, slotOfRowAt(u('row')), slot),
-        b.store(out, rowOfSlotAt(p, slot), u('row')),
-        b.assign('row', b.add(u('row'), b.u32(1))),
-      ]),
-      // One expert's block also marks the slots that no expert serves.
-      b.if_(b.and(b.eq(expert, b.u32(0)), b.ge(id, experts)), [b.store(out, rowOfSlotAt(p, slot), b.u32(DROPPED))]),
-    ]),
+    walk('put', (id, slot) => placeId(p, out, expert, id, slot)),
     ...tilesOf(p, out, { expert, member: b.thread, team: block, base: u('base'), rows: u('rows') }),
   );
 

@@ -10,11 +10,10 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
-import { DROPPED, define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, routedRows, wantWhole } from './common.ts';
-import { indicator } from './keys.ts';
+import { define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, routedRows, wantWhole } from './common.ts';
 import { type PlanBlocks, planBlocks, planByBlocks } from './plan-blocks.ts';
-import { planBuffer, rowOfSlotAt, slotOfRowAt } from './plan-layout.ts';
-import { type PlanProblem, tilesOf } from './plan-tiles.ts';
+import { planBuffer } from './plan-layout.ts';
+import { type PlanProblem, countId, placeId, tilesOf } from './plan-tiles.ts';
 
 export type { PlanProblem } from './plan-tiles.ts';
 
@@ -70,10 +69,7 @@ function planByTeams(p: PlanProblem, { block, team }: PlanSchedule, caps: Capabi
   body.push(
     b.var_('equal', b.u32(0)),
     b.var_('below', b.u32(0)),
-    eachId('count', (id) => [
-      b.assign('equal', b.add(u('equal'), indicator(b.eq(id, expert)))),
-      b.assign('below', b.add(u('below'), indicator(b.lt(id, expert)))),
-    ]),
+    eachId('count', (id) => countId(expert, id)),
   );
   body.push(b.store(equals, b.thread, u('equal')), b.store(belows, b.thread, u('below')));
   const team0 = define(body, 'team0', b.sub(b.thread, member));
@@ -93,15 +89,7 @@ function planByTeams(p: PlanProblem, { block, team }: PlanSchedule, caps: Capabi
 
   body.push(
     b.var_('row', b.add(u('base'), u('earlier'))),
-    eachId('place', (id, slot) => [
-      b.if_(b.eq(id, expert), [
-        b.store(out, slotOfRowAt(u('row')), slot),
-        b.store(out, rowOfSlotAt(p, slot), u('row')),
-        b.assign('row', b.add(u('row'), b.u32(1))),
-      ]),
-      // One expert's team also marks the slots that no expert serves.
-      b.if_(b.and(b.eq(expert, b.u32(0)), b.ge(id, experts)), [b.store(out, rowOfSlotAt(p, slot), b.u32(DROPPED))]),
-    ]),
+    eachId('place', (id, slot) => placeId(p, out, expert, id, slot)),
   );
 
   const tiles = tilesOf(p, out, { expert, member, team, base: u('base'), rows: u('rows') });

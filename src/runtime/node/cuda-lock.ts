@@ -7,9 +7,10 @@ const POLL_MS = 100;
 /** A lock that says nothing is being written just now, or its writer died; after this long it died. */
 const SILENT_MS = 2000;
 
-const hasCode = (error: unknown, code: string): boolean => error instanceof Error && 'code' in error && error.code === code;
+export const hasCode = (error: unknown, code: string): boolean => error instanceof Error && 'code' in error && error.code === code;
 
-function isAlive(pid: number): boolean {
+/** Whether a process of that number is there. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;
