@@ -4,7 +4,7 @@
  */
 import { CUDA_DIRECTORY, cudaModule } from '../codegen/cuda/module.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
-import { type LowerOptions, lowerProgram, type SectionReport } from './lower-program.ts';
+import { type DevicePlan, type LowerOptions, lowerProgram, type SectionReport, specialisedPlans } from './lower-program.ts';
 import { lowerToGraphs } from '../lower/model-to-graph.ts';
 import type { Program } from '../lower/program.ts';
 import { type FusionReport, fusionReport, REPORT_TOKENS } from './fusion-report.ts';
@@ -23,6 +23,8 @@ export interface CompileOptions {
   readonly caps?: Capabilities;
   /** Names of passes to leave out. */
   readonly disabled?: ReadonlySet<string>;
+  /** Buckets for particular devices, before those for any; default: devices whose subgroups have a known size. */
+  readonly plans?: readonly DevicePlan[];
 }
 
 export interface Lowered {
@@ -40,8 +42,9 @@ export interface Compiled extends Lowered {
   readonly texts: ReadonlyMap<string, string>;
 }
 
-const lowerOptions = (spec: Spec, options: CompileOptions): LowerOptions => ({
-  caps: options.caps ?? WEBGPU_BASELINE,
+const lowerOptions = (spec: Spec, { caps = WEBGPU_BASELINE, ...options }: CompileOptions): LowerOptions => ({
+  caps,
+  plans: options.plans ?? specialisedPlans(caps),
   disabled: options.disabled ?? new Set(),
   deterministicBatch: spec.deterministic === 'batch',
 });
@@ -52,9 +55,9 @@ export function lowerSpec(spec: Spec, options: CompileOptions = {}): Lowered {
   return { spec, graphs, ...lowerProgram(graphs, lowerOptions(spec, options)) };
 }
 
-/** What fused, what did not and why, and what it is worth, for calls of the given token counts. */
+/** What fused, what did not and why, and what it is worth on any device, for calls of the given token counts. */
 export const explainFusion = (spec: Spec, options: CompileOptions = {}, tokens: readonly number[] = REPORT_TOKENS): FusionReport =>
-  fusionReport(lowerToGraphs(spec), lowerOptions(spec, options), tokens);
+  fusionReport(lowerToGraphs(spec), lowerOptions(spec, { plans: [], ...options }), tokens);
 
 /** Every kernel's text by its file. */
 function kernelTexts({ kernels }: KernelTable, manifest: Manifest): Map<string, string> {

@@ -5,7 +5,7 @@ import { finishCuda } from '../codegen/cuda/pipeline.ts';
 import { emitWgsl } from '../codegen/wgsl/emit.ts';
 import { sharedBytes } from '../ir/kernel/cost.ts';
 import type { Kernel } from '../ir/kernel/types.ts';
-import { walkStmts } from '../ir/kernel/walk.ts';
+import { visitExprs, walkStmts } from '../ir/kernel/walk.ts';
 import type { Program } from '../lower/program.ts';
 import { finishKernel } from '../passes/kernel/pipeline.ts';
 import type { Capabilities } from '../target/types.ts';
@@ -14,6 +14,8 @@ export interface KernelVariant {
   /** `portable` needs no device feature; `cuda` needs the architecture of the package. */
   readonly name: 'portable' | 'subgroups' | 'cuda';
   readonly features: readonly string[];
+  /** Absent: of any size. */
+  readonly subgroupSize?: number;
   readonly kernel: Kernel;
   readonly text: string;
   /** Of one block. */
@@ -27,14 +29,35 @@ export interface CompiledKernel {
   readonly variants: readonly KernelVariant[];
 }
 
-/** The portable text of a kernel and, where a reduction gains by it, one with subgroup operations. */
-function wgslVariants(source: Kernel): readonly KernelVariant[] {
-  const make = (name: 'portable' | 'subgroups', features: readonly string[]): KernelVariant => {
-    const kernel = finishKernel(source, { subgroups: name === 'subgroups' });
-    return { name, features, kernel, text: emitWgsl(kernel), sharedBytes: sharedBytes(kernel) };
+/** Stagings that want to know the size of subgroups, and do without where nobody does. */
+const BY_SIZE: ReadonlySet<string> = new Set(['broadcast']);
+
+/**
+ * The portable text of a kernel and, where it gains by it, one with subgroup operations. Kernels made for subgroups of one size
+ * from the start have that one alone.
+ */
+function wgslVariants(source: Kernel, subgroupSize: number | undefined): readonly KernelVariant[] {
+  const make = (name: 'portable' | 'subgroups', size?: number): KernelVariant => {
+    const subgroups = name === 'subgroups';
+    const kernel = finishKernel(source, { subgroups, ...(size === undefined ? {} : { subgroupSize: size }) });
+    const features = subgroups ? ['subgroups'] : [];
+    return { name, features, ...(size === undefined ? {} : { subgroupSize: size }), kernel, text: emitWgsl(kernel), sharedBytes: sharedBytes(kernel) };
   };
-  const reduces = walkStmts(source.body).some((s) => s.k === 'tile.reduce');
-  return [...(reduces ? [make('subgroups', ['subgroups'])] : []), make('portable', [])];
+  if (usesSubgroups(source)) return [make('subgroups', subgroupSize)];
+  const stmts = [...walkStmts(source.body)];
+  const broadcasts = stmts.some((s) => (s.k === 'tile.mainloop' || s.k === 'tile.product') && s.schedule.variant === 'fma' && BY_SIZE.has(s.schedule.staging));
+  const special = broadcasts ? subgroupSize : undefined;
+  const gains = special !== undefined || stmts.some((s) => s.k === 'tile.reduce');
+  return [...(gains ? [make('subgroups', special)] : []), make('portable')];
+}
+
+/** Whether a kernel has subgroup operations before any expansion. */
+function usesSubgroups({ body }: Kernel): boolean {
+  let found = false;
+  visitExprs(body, (e) => {
+    if (e.k === 'subgroup' || (e.k === 'builtin' && (e.id === 'lane' || e.id === 'subgroup' || e.id === 'subgroup.size'))) found = true;
+  });
+  return found;
 }
 
 /** One text: an architecture has all that its kernels use. All kernels of a package share one name space, so the index is in the name. */
@@ -43,10 +66,13 @@ function cudaVariants(source: Kernel, index: number, caps: Capabilities): readon
   return [{ name: 'cuda', features: [], kernel, text: emitCuda(kernel), sharedBytes: launchBytes(kernel) }];
 }
 
-/** @param index of the kernel among those of its program */
-export const compileKernel = (source: Kernel, index: number, caps: Capabilities): CompiledKernel => ({
+/**
+ * @param index of the kernel among those of its program
+ * @param subgroupSize of the devices that it is for, where they all have one
+ */
+export const compileKernel = (source: Kernel, index: number, caps: Capabilities, subgroupSize?: number): CompiledKernel => ({
   source,
-  variants: caps.target === 'cuda' ? cudaVariants(source, index, caps) : wgslVariants(source),
+  variants: caps.target === 'cuda' ? cudaVariants(source, index, caps) : wgslVariants(source, subgroupSize),
 });
 
 export interface KernelTable {
@@ -60,11 +86,11 @@ export function compileKernels(program: Program, caps: Capabilities): KernelTabl
   const byKernel = new Map<Kernel, number>();
   const kernels: CompiledKernel[] = [];
   for (const section of program.sections) {
-    for (const bucket of section.buckets) {
-      for (const { kernel } of bucket.steps) {
+    for (const { device, steps } of section.buckets) {
+      for (const { kernel } of steps) {
         if (byKernel.has(kernel)) continue;
         byKernel.set(kernel, kernels.length);
-        kernels.push(compileKernel(kernel, kernels.length, caps));
+        kernels.push(compileKernel(kernel, kernels.length, caps, device?.subgroupSize));
       }
     }
   }

@@ -40,6 +40,7 @@ function sectionOf(section: Section, table: KernelTable): ManifestSection {
     inputs: section.inputs.map(io),
     outputs: section.outputs.map(io),
     buckets: section.buckets.map((b) => ({
+      ...(b.device === undefined ? {} : { device: b.device }),
       maxTokens: b.maxTokens ?? null,
       scratch: b.scratch.map((s) => ({ elem: elemName(s.elem), size: s.size })),
       steps: b.steps.map((s) => ({
@@ -75,7 +76,7 @@ function kernelOf(k: CompiledKernel, index: number): ManifestKernel {
     variants: k.variants.map((v) => ({
       file: kernelFile(index, k.source.family, v.name),
       entry: v.kernel.name,
-      requires: { features: v.features },
+      requires: { features: v.features, ...(v.subgroupSize === undefined ? {} : { subgroupSize: v.subgroupSize }) },
     })),
   };
 }

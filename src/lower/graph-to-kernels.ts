@@ -1,5 +1,5 @@
 /**
- * Graph → steps: a kernel family with its default schedule for every node, buffers for every value.
+ * Graph → steps: a kernel family with a schedule (its default, or one from outside) for every node, buffers for every value.
  * One graph per bucket goes in, one section of a program comes out.
  */
 import { stableJson } from '../base/hash.ts';
@@ -10,31 +10,39 @@ import type { Elem } from '../ir/kernel/types.ts';
 import type { Launch } from '../kernels/launch.ts';
 import { planSize } from '../kernels/index.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
+import type { ScheduleSource } from '../kernels/schedule-source.ts';
 import type { Capabilities } from '../target/types.ts';
 import { groupsOf } from './groups.ts';
 import { type KernelPool, kernelPool } from './kernel-pool.ts';
 import { denseLaunches, type LaunchContext } from './launches-dense.ts';
 import { moeLaunches } from './launches-moe.ts';
 import { assignSlots, type LiveValue } from './lifetime.ts';
-import type { Bucket, BufferRef, IoDecl, ParamDecl, Section, Step } from './program.ts';
+import type { Bucket, BufferRef, DeviceMatch, IoDecl, ParamDecl, Section, Step } from './program.ts';
 import { segmentRowsOf, segmentsOf } from './segments.ts';
 
 export interface BucketGraph {
   readonly maxTokens: number | undefined;
   readonly graph: Graph;
+  /** Absent: any device. */
+  readonly device?: DeviceMatch | undefined;
+  /** What the devices of the bucket can do; absent: as the section's. */
+  readonly caps?: Capabilities;
+  readonly schedules?: ScheduleSource | undefined;
 }
 
 const isMoe = (node: Node): node is Extract<Node, { op: `moe.${string}` }> => node.op.startsWith('moe.');
 
 /** Everything that decides what a node's kernels are, and nothing else: no names of values. */
-function launchKey(node: Node, { maxTokens, slots, segmentRows }: LaunchContext): string {
+function launchKey(node: Node, { caps, maxTokens, slots, segmentRows }: LaunchContext): string {
   const ins = operands(node).map(([name, value]) => [name, value.type, segmentRows(value)]);
   const outs = results(node).map(([name, value]) => [name, value.type]);
-  return stableJson([node.op, node.attrs, ins, outs, maxTokens ?? 'any', slots]);
+  return stableJson([node.op, node.attrs, ins, outs, maxTokens ?? 'any', slots, caps.subgroupSize ?? 'any']);
 }
 
-const launchesOf = (node: Node, ctx: LaunchContext, pool: KernelPool): LaunchGroup =>
-  pool.launches(launchKey(node, ctx), () => (isMoe(node) ? moeLaunches(node, ctx) : denseLaunches(node, ctx)));
+function launchesOf(node: Node, ctx: LaunchContext, pool: KernelPool): LaunchGroup {
+  const make = (): LaunchGroup => (isMoe(node) ? moeLaunches(node, ctx) : denseLaunches(node, ctx));
+  return pool.launches(ctx.schedules === undefined ? launchKey(node, ctx) : undefined, make);
+}
 
 const slotsOf = (graph: Graph): number => {
   for (const node of graph.nodes) if (node.op === 'moe.plan') return node.attrs.slots;
@@ -115,7 +123,7 @@ function liveValues(graph: Graph, { drafts, scratch }: Drafts, bound: ReadonlySe
 }
 
 function lowerBucket(
-  { graph, maxTokens }: BucketGraph,
+  { graph, maxTokens, device, caps: own, schedules }: BucketGraph,
   caps: Capabilities,
   segments: ReadonlyMap<string, number>,
   pool: KernelPool,
@@ -123,7 +131,8 @@ function lowerBucket(
   const slots = slotsOf(graph);
   const params = new Map(graph.params.map((p) => [p.value.id, p]));
   const ctx: LaunchContext = {
-    caps,
+    caps: own ?? caps,
+    schedules,
     maxTokens,
     slots,
     segmentRows: (value) => segments.get(params.get(value.id)?.name ?? ''),
@@ -155,7 +164,7 @@ function lowerBucket(
     };
     return segmented(step, args, params, segments);
   });
-  return { maxTokens, steps, scratch: plan.slots };
+  return { ...(device === undefined ? {} : { device }), maxTokens, steps, scratch: plan.slots };
 }
 
 /** One step per segment where the kernel reads a split weight. */
@@ -243,7 +252,7 @@ function ioDecl(name: string, value: Value, slots: number): IoDecl {
 }
 
 /**
- * Lowers the graphs of one section, the bucket with the fewest tokens first. Sections of one program share a `pool`.
+ * Lowers the graphs of one section, buckets in the order of `Section.buckets`. Sections of one program share a `pool`.
  * @throws RangeError where a weight cannot be bound even in segments
  */
 export function lowerGraph(buckets: readonly BucketGraph[], caps: Capabilities, pool: KernelPool = kernelPool()): Section {

@@ -8,8 +8,8 @@ import type { Launch } from '../kernels/launch.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
 
 export interface KernelPool {
-  /** The launches for `key`, made at most once; equal keys must stand for equal problems. */
-  launches(key: string, make: () => LaunchGroup): LaunchGroup;
+  /** The launches for `key`, made at most once; equal keys must stand for equal problems. Without a key they are made anew. */
+  launches(key: string | undefined, make: () => LaunchGroup): LaunchGroup;
 }
 
 interface Entry {
@@ -40,11 +40,11 @@ export function kernelPool(): KernelPool {
   };
   return {
     launches(key, make) {
-      const known = groups.get(key);
+      const known = key === undefined ? undefined : groups.get(key);
       if (known !== undefined) return known;
       const { launches, scratch } = make();
       const group = { launches: launches.map((launch): Launch => ({ ...launch, kernel: shared(launch.kernel) })), scratch };
-      groups.set(key, group);
+      if (key !== undefined) groups.set(key, group);
       return group;
     },
   };

@@ -3,6 +3,7 @@ import { numberDim, rowsOf } from '../ir/graph/op-spec.ts';
 import type { NodeOf, OpName, Value } from '../ir/graph/types.ts';
 import * as k from '../kernels/index.ts';
 import type { Launch, LaunchGroup } from '../kernels/launch.ts';
+import type { ScheduleSource } from '../kernels/schedule-source.ts';
 import type { Capabilities } from '../target/types.ts';
 
 export interface LaunchContext {
@@ -13,6 +14,7 @@ export interface LaunchContext {
   readonly slots: number;
   /** Leading rows of a split weight's segments; undefined for a weight in one buffer. */
   segmentRows(value: Value): number | undefined;
+  readonly schedules?: ScheduleSource | undefined;
 }
 
 export type DenseOp = Exclude<OpName, `moe.${string}`>;
@@ -56,14 +58,15 @@ const elementwiseOf = (ctx: LaunchContext, x: Value, y: Value): { readonly width
 
 const most = (ctx: LaunchContext, rows: number): { readonly maxRows?: number } => (ctx.maxTokens === undefined ? {} : { maxRows: ctx.maxTokens * rows });
 
-/** The launches of a dense node with the default schedule. */
+/** The launches of a dense node. */
 export const denseLaunches = (node: DenseNode, ctx: LaunchContext): LaunchGroup =>
   node.op === 'attention' ? attentionLaunches(node, ctx) : { launches: [denseLaunch(node, ctx)], scratch: [] };
 
-function attentionLaunches({ ins, outs, attrs }: NodeOf<'attention'>, { caps, maxTokens }: LaunchContext): LaunchGroup {
+function attentionLaunches({ ins, outs, attrs }: NodeOf<'attention'>, { caps, maxTokens, schedules }: LaunchContext): LaunchGroup {
   const tokens = maxTokens === undefined ? {} : { maxTokens };
   const stored = { ...rowsIn('qElem', ins.q), ...rowsIn('kvElem', ins.k), ...rowsIn('yElem', outs.y) };
-  return k.attention({ ...attrs, ...tokens, ...storageOf('sinksElem', ins.sinks), ...stored }, undefined, caps);
+  const problem = { ...attrs, ...tokens, ...storageOf('sinksElem', ins.sinks), ...stored };
+  return k.attention(problem, schedules?.find?.('attention', problem), caps);
 }
 
 function denseLaunch(node: Exclude<DenseNode, NodeOf<'attention'>>, ctx: LaunchContext): Launch {
@@ -82,7 +85,7 @@ function denseLaunch(node: Exclude<DenseNode, NodeOf<'attention'>>, ctx: LaunchC
     case 'linear': {
       const { x, weight, bias, residual } = node.ins;
       const rows = rowsPerToken(ctx, x);
-      const problem = {
+      const problem: k.LinearProblem = {
         ...node.attrs,
         n: numberDim(node.outs.y, -1),
         k: numberDim(x, -1),
@@ -91,21 +94,27 @@ function denseLaunch(node: Exclude<DenseNode, NodeOf<'attention'>>, ctx: LaunchC
         ...rowsIn('xElem', x),
         ...rowsIn('yElem', node.outs.y),
         ...storageOf('biasElem', bias),
+        ...rows,
+        ...most(ctx, rows.rowsPerToken),
+        ...split(ctx, weight),
       };
-      return k.linear({ ...problem, ...rows, ...most(ctx, rows.rowsPerToken), ...split(ctx, weight) }, undefined, caps);
+      return k.linear(problem, ctx.schedules?.find?.('linear', problem), caps);
     }
     case 'head_linear': {
       const { x, weight } = node.ins;
       const rows = rowsPerToken(ctx, x);
-      const problem = {
+      const problem: k.HeadLinearProblem = {
         heads: node.attrs.heads,
         n: numberDim(weight, 1),
         k: numberDim(weight, 2),
         weightElem: storage(weight),
         ...rowsIn('xElem', x),
         ...rowsIn('yElem', node.outs.y),
+        ...rows,
+        ...most(ctx, rows.rowsPerToken),
+        ...split(ctx, weight),
       };
-      return k.headLinear({ ...problem, ...rows, ...most(ctx, rows.rowsPerToken), ...split(ctx, weight) }, undefined, caps);
+      return k.headLinear(problem, ctx.schedules?.find?.('head_linear', problem), caps);
     }
     case 'glu':
       return k.glu({ ...node.attrs, ...elementwiseOf(ctx, node.ins.gate, node.outs.y) }, undefined, caps);

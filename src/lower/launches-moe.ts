@@ -100,10 +100,10 @@ function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): 
     ...shared,
     ...split(ctx, weight),
   };
-  return k.groupedLinear(problem, undefined, ctx.caps);
+  return k.groupedLinear(problem, ctx.schedules?.find?.('grouped-linear', problem), ctx.caps);
 }
 
-/** The launches of a node with default schedules; none where nothing has to run. */
+/** The launches of a node; none where nothing has to run. */
 export function moeLaunches(node: MoeNode, ctx: LaunchContext): LaunchGroup {
   const { caps } = ctx;
   switch (node.op) {

@@ -36,8 +36,18 @@ export interface ScratchSlot {
   readonly size: Size;
 }
 
+/** Devices that a bucket is for. */
+export interface DeviceMatch {
+  /** All subgroups of the device have so many lanes. */
+  readonly subgroupSize?: number;
+  /** The device itself, by the name that the runtime gives its adapter: what was measured there holds there. */
+  readonly adapter?: string;
+}
+
 /** A section lowered for calls of at most `maxTokens` tokens (undefined: any number). */
 export interface Bucket {
+  /** Absent: any device. */
+  readonly device?: DeviceMatch;
   readonly maxTokens: number | undefined;
   readonly steps: readonly Step[];
   readonly scratch: readonly ScratchSlot[];
@@ -64,7 +74,7 @@ export interface Section {
   readonly params: readonly ParamDecl[];
   readonly inputs: readonly IoDecl[];
   readonly outputs: readonly IoDecl[];
-  /** Smallest `maxTokens` first; the last one takes any number. */
+  /** By device, the most particular first; of one device the smallest `maxTokens` first. The last one takes any number, on any device of the target. */
   readonly buckets: readonly Bucket[];
 }
 

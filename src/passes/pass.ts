@@ -17,6 +17,8 @@ export interface PassOptions {
   readonly disabled: ReadonlySet<string>;
   readonly caps: Capabilities;
   readonly deterministicBatch: boolean;
+  /** Rows of the tiles of a sorted plan, where someone has found out; undefined leaves it to the pass. */
+  readonly tileRows?: ((plan: { readonly experts: number; readonly slots: number }) => number | undefined) | undefined;
 }
 
 /** Pure: same input, same output, input untouched. */

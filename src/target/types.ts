@@ -69,6 +69,13 @@ export const WEBGPU_MAX: Capabilities = {
 
 export const LIMIT_PROFILES: readonly Capabilities[] = [WEBGPU_BASELINE, WEBGPU_DESKTOP, WEBGPU_MAX];
 
+/** Sizes of subgroups that WebGPU packages have kernels for, beside those for any device. */
+const SUBGROUP_SIZES: readonly number[] = [];
+
+/** The same device with what is known where all its subgroups have one size; none where the target's kernels know it anyway. */
+export const specialisations = (caps: Capabilities): readonly Capabilities[] =>
+  caps.target === 'webgpu' && caps.subgroupSize === undefined ? SUBGROUP_SIZES.map((subgroupSize) => ({ ...caps, subgroups: true, subgroupSize })) : [];
+
 /** Whether a variant can serve, with the reason where it cannot. */
 export type Verdict = { readonly ok: true } | { readonly ok: false; readonly why: string };
 

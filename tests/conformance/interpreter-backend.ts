@@ -122,6 +122,8 @@ export class InterpreterBackend implements Backend {
     this.info = {
       backend: 'interpreter',
       name: `interpreter, ${options.variant} kernels`,
+      adapter: 'interpreter',
+      ...(options.variant === 'subgroups' ? { subgroupSize: this.#subgroupSize } : {}),
       software: true,
       features: options.variant === 'subgroups' ? ['subgroups'] : [],
       limits: {

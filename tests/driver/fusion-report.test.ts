@@ -12,7 +12,7 @@ import { type Capabilities, WEBGPU_BASELINE, WEBGPU_MAX } from '../../src/target
 import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu } from '../lower/specs.ts';
 
 const report = (spec: Spec, caps: Capabilities = WEBGPU_BASELINE, disabled: readonly string[] = []): FusionReport =>
-  fusionReport(lowerToGraphs(spec), { caps, disabled: new Set(disabled), deterministicBatch: false });
+  fusionReport(lowerToGraphs(spec), { caps, plans: [], disabled: new Set(disabled), deterministicBatch: false });
 
 const EXAMPLES = join(import.meta.dirname, '../../examples');
 const examples: readonly (readonly [string, Spec])[] = readdirSync(EXAMPLES, { recursive: true, encoding: 'utf8' })

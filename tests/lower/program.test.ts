@@ -19,6 +19,7 @@ const CASES = Object.entries<Spec>({ ...LAYER_CASES, ...MODEL_CASES });
 const lower = (spec: Spec, disabled: readonly string[] = [], maxBindingBytes = WEBGPU_BASELINE.maxBindingBytes): LoweredProgram =>
   lowerProgram(lowerToGraphs(spec), {
     caps: { ...WEBGPU_BASELINE, maxBindingBytes },
+    plans: [],
     disabled: new Set(disabled),
     deterministicBatch: false,
   });
@@ -223,7 +224,7 @@ describe('any mixture', () => {
 describe('buckets', () => {
   it('are one for a deterministic batch', () => {
     const graphs = lowerToGraphs(layer('t', 8, moe(4, 2, swiglu(4))));
-    const options = { caps: WEBGPU_BASELINE, disabled: new Set<string>() };
+    const options = { caps: WEBGPU_BASELINE, plans: [], disabled: new Set<string>() };
     const tokens = (deterministicBatch: boolean) =>
       lowerProgram(graphs, { ...options, deterministicBatch }).program.sections.map((s) => s.buckets.map((b) => b.maxTokens));
     expect(tokens(true)).toEqual([[undefined]]);

@@ -92,7 +92,7 @@ describe('devices', () => {
 
   it('report out-of-memory as such and give everything back', async () => {
     const device = await ownDevice();
-    const backend = new WebGpuBackend({ device, owned: true, name: 'x', software: true, features: [] }, 'test');
+    const backend = new WebGpuBackend({ device, owned: true, name: 'x', adapter: 'x', software: true, features: [] }, 'test');
     await expect(backend.createBuffers([{ bytes: 1024, label: 'small' }, { bytes: 2 ** 52, label: 'vast' }])).rejects.toMatchObject({ code: 'MOE5005' });
     expect(backend.allocatedBytes).toBe(0);
     const [buffer] = await backend.createBuffers([{ bytes: 1024, label: 'small' }]);

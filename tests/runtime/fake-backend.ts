@@ -59,7 +59,7 @@ export class FakeBackend implements Backend {
 
   constructor(bodies: Readonly<Record<string, Body>>, limits: DeviceLimits = ROOMY, features: readonly string[] = []) {
     this.bodies = bodies;
-    this.info = { backend: 'fake', name: 'fake', software: true, limits, features };
+    this.info = { backend: 'fake', name: 'fake', adapter: 'fake', software: true, limits, features };
     this.lost = new Promise((resolve) => {
       this.#lose = resolve;
     });
@@ -167,7 +167,7 @@ const y = { name: 'y', elem: 'f32', size: times('T', D), perToken: D } as const;
 
 /** embed; two layers y = (sum of all cached rows) · w_l, by way of a scratch; a head whose weight is split into segments of 4 and 2 rows. */
 export const MANIFEST: Manifest = {
-  abi: 1, generator: 'moec test', target: 'webgpu', spec: '0', passes: [], files: {},
+  abi: 2, generator: 'moec test', target: 'webgpu', spec: '0', passes: [], files: {},
   model: { name: 'by hand', kind: 'model', hidden: D, vocab: VOCAB, context: CONTEXT, layers: 2, params: { total: 0, active: 0 }, needsTokenIds: false, hasRouter: false, slots: 0, experts: 0 },
   kernels: [
     kernel('embed', ['read', 'read', 'write'], ['T']),

@@ -55,7 +55,7 @@ export const plan: Pass<Graph> = definePass({
       if (node.op !== 'moe.plan' || node.attrs.mode === 'sorted') return undefined;
       if (isDecode(options.maxTokens))
         return { refused: `at most ${options.maxTokens} tokens: row = token × slots + slot needs no kernel` };
-      const rows = tileRowsFor(g, node.attrs, options);
+      const rows = options.tileRows?.(node.attrs) ?? tileRowsFor(g, node.attrs, options);
       const sorted = makeNode(freshFor(g), 'moe.plan', node.ins, { ...node.attrs, mode: 'sorted', tileRows: rows }, node.span);
       const nodes = g.nodes.map((old) => (old === node ? sorted : old));
       return {

@@ -3,7 +3,7 @@
  * The runtime imports nothing from the compiler, so the few shared shapes are written down again here;
  * a test holds them equal. Plain JSON, no user text outside `model`, and no meaning in names.
  */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 export type SizeSymbol = 'T' | 'past' | 'seq' | 'cap';
 export type Size = number | SizeSymbol | { readonly op: '+' | '*' | 'ceildiv' | 'min' | 'max'; readonly a: Size; readonly b: Size };
@@ -58,12 +58,22 @@ export interface ManifestIo {
   readonly perToken: number;
 }
 
+/** Devices that a bucket is for: all that is said must hold. */
+export interface ManifestDevice {
+  /** All subgroups have so many lanes. */
+  readonly subgroupSize?: number;
+  /** `DeviceInfo.adapter` of the one device that the bucket was measured on. */
+  readonly adapter?: string;
+}
+
 export interface ManifestSection {
   readonly name: string;
   readonly params: readonly ManifestParam[];
   readonly inputs: readonly ManifestIo[];
   readonly outputs: readonly ManifestIo[];
+  /** Of those for the device at hand the first that takes the tokens of a call serves it; the last one is for any device. */
   readonly buckets: readonly {
+    readonly device?: ManifestDevice;
     /** null: any number of tokens. */
     readonly maxTokens: number | null;
     readonly steps: readonly ManifestStep[];
@@ -84,7 +94,7 @@ export interface ManifestKernel {
     /** Path of the text inside the package. */
     readonly file: string;
     readonly entry: string;
-    readonly requires: { readonly features: readonly string[] };
+    readonly requires: { readonly features: readonly string[]; readonly subgroupSize?: number };
   }[];
 }
 

@@ -21,6 +21,10 @@ export interface DeviceInfo {
   readonly backend: string;
   /** As the driver calls it. */
   readonly name: string;
+  /** All that tells it from other devices: vendor, architecture, device and driver, as far as the platform says. */
+  readonly adapter: string;
+  /** Lanes of every subgroup, where they all have the same. */
+  readonly subgroupSize?: number;
   /** Whether a CPU plays the device. */
   readonly software: boolean;
   readonly limits: DeviceLimits;

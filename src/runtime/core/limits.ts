@@ -1,6 +1,7 @@
 /** Whether a device can hold and run a program: asked before anything is allocated. */
 import type { Manifest, ManifestKernel, ManifestParam } from './abi.ts';
 import type { DeviceInfo, DeviceLimits } from './backend.ts';
+import { serves } from './for-device.ts';
 import { FeatureMissingError, LimitTooSmallError, OutOfMemoryError, showBytes } from './errors.ts';
 import { bindingBytes } from './size.ts';
 import { ELEM_BYTES } from './weight-data.ts';
@@ -30,10 +31,11 @@ function tooSmall(limit: string, needed: number, available: number, what: string
   throw new LimitTooSmallError(`${what} needs ${limit} ≥ ${needed}, the device offers ${available}`, { details: { limit, needed, available, what }, fix });
 }
 
-/** The first variant whose features the device has. @throws FeatureMissingError */
-export function chooseVariant(kernel: ManifestKernel, features: ReadonlySet<string>): ManifestKernel['variants'][number] {
-  const variant = kernel.variants.find((v) => v.requires.features.every((f) => features.has(f)));
+/** The first variant whose requirements the device meets. @throws FeatureMissingError */
+export function chooseVariant(kernel: ManifestKernel, device: Pick<DeviceInfo, 'features' | 'subgroupSize'>): ManifestKernel['variants'][number] {
+  const variant = kernel.variants.find((v) => serves(v, device));
   if (variant !== undefined) return variant;
+  const features = new Set(device.features);
   const missing = [...new Set(kernel.variants.flatMap((v) => v.requires.features.filter((f) => !features.has(f))))];
   throw new FeatureMissingError(`kernel ${kernel.name} needs the device feature ${missing.join(' or ')}`, {
     details: { kernel: kernel.name, missing },

@@ -71,7 +71,7 @@ const section = object({
   params: list(param),
   inputs: list(io),
   outputs: list(io),
-  buckets: list(object({ maxTokens: nullable(whole), steps: list(step), scratch: list(object({ elem, size })) })),
+  buckets: list(object({ device: optional(object({ subgroupSize: optional(whole), adapter: optional(text) })), maxTokens: nullable(whole), steps: list(step), scratch: list(object({ elem, size })) })),
 });
 const kernel = object({
   name: text,
@@ -80,7 +80,7 @@ const kernel = object({
   sharedBytes: whole,
   scalars: list(text),
   access: list(oneOf('read', 'write', 'read_write')),
-  variants: list(object({ file: text, entry: text, requires: object({ features: list(text) }) })),
+  variants: list(object({ file: text, entry: text, requires: object({ features: list(text), subgroupSize: optional(whole) }) })),
 });
 const manifest = object({
   generator: text,
@@ -118,7 +118,7 @@ function checkReferences(m: Manifest): void {
   for (const k of m.kernels) if (k.variants.length === 0) bad(`kernel ${quote(k.name)} has no variant`);
   for (const s of m.sections) {
     const last = s.buckets[s.buckets.length - 1];
-    if (last === undefined || last.maxTokens !== null) bad(`section ${quote(s.name)} has no bucket for any number of tokens`);
+    if (last === undefined || last.maxTokens !== null || last.device !== undefined) bad(`section ${quote(s.name)} has no bucket for any number of tokens on any device`);
     const params = new Set(s.params.map((p) => p.name));
     const ios = new Set([...s.inputs, ...s.outputs].map((x) => x.name));
     for (const bucket of s.buckets) {

@@ -2,6 +2,7 @@
 import type { Manifest, ManifestKernel } from './abi.ts';
 import { type Backend, type KernelHandle, UNIFORM_ALIGN } from './backend.ts';
 import { PackageError, type Signal, throwIfAborted } from './errors.ts';
+import { forDevice } from './for-device.ts';
 import { chooseVariant } from './limits.ts';
 import { headEntryOf } from './needs.ts';
 
@@ -23,6 +24,7 @@ export interface UniformSlot {
 }
 
 export interface Program {
+  /** Of the package, without what is for other devices. */
   readonly manifest: Manifest;
   readonly backend: Backend;
   readonly kernels: readonly KernelHandle[];
@@ -62,24 +64,24 @@ function sectionsOfKernels(manifest: Manifest): ReadonlyMap<number, string> {
 }
 
 /**
- * Compiles all kernels at once.
+ * Compiles all kernels that the device at hand is served by, at once.
  * @param text of a file of the package
  * @throws ShaderCompileError, FeatureMissingError, PackageError, AbortError
  */
 export async function compileProgram(
-  manifest: Manifest,
+  whole: Manifest,
   text: (file: string) => string | undefined,
   backend: Backend,
   options: { readonly signal?: Signal | undefined; readonly onProgress?: OnProgress | undefined } = {},
 ): Promise<Program> {
   const start = performance.now();
-  const features = new Set(backend.info.features);
+  const manifest = forDevice(whole, backend.info);
   const sections = sectionsOfKernels(manifest);
   const total = manifest.kernels.length;
   let done = 0;
   const compile = async (kernel: ManifestKernel, index: number): Promise<KernelHandle> => {
     throwIfAborted(options.signal);
-    const variant = chooseVariant(kernel, features);
+    const variant = chooseVariant(kernel, backend.info);
     const code = text(variant.file);
     if (code === undefined) throw new PackageError(`the package lacks ${variant.file}`, { details: { file: variant.file }, fix: 'compile the package again' });
     const handle = await backend.compile(kernel, variant, code, `moec:${sections.get(index) ?? 'unused'}/${kernel.name}`);

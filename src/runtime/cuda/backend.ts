@@ -64,6 +64,7 @@ function infoOf(info: CudaInfo): DeviceInfo {
   return {
     backend: 'cuda',
     name: info.name,
+    adapter: `cuda / ${info.capability} / ${info.name}`,
     software: info.emulated,
     features,
     limits: {

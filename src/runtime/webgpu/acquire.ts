@@ -17,6 +17,8 @@ export interface Acquired {
   readonly device: GpuDevice;
   readonly owned: boolean;
   readonly name: string;
+  readonly adapter: string;
+  readonly subgroupSize?: number;
   readonly software: boolean;
   readonly features: readonly string[];
 }
@@ -33,10 +35,16 @@ const LIMITS = [
 
 const SOFTWARE = /llvmpipe|lavapipe|swiftshader|softpipe|basic render|software/i;
 
-function describe(info: GpuAdapterInfo | undefined): { readonly name: string; readonly software: boolean } {
+function describe(info: GpuAdapterInfo | undefined): Pick<Acquired, 'name' | 'adapter' | 'subgroupSize' | 'software'> {
   const words = [info?.description, info?.device, [info?.vendor, info?.architecture].filter((w) => w !== undefined && w !== '').join(' ')];
   const name = words.find((w) => w !== undefined && w !== '') ?? 'unnamed device';
-  return { name, software: info?.isFallbackAdapter === true || words.some((w) => w !== undefined && SOFTWARE.test(w)) };
+  const { subgroupMinSize: least, subgroupMaxSize: most } = info ?? {};
+  return {
+    name,
+    adapter: [info?.vendor, info?.architecture, info?.device, info?.description].map((w) => w ?? '').join(' / '),
+    ...(least !== undefined && least > 0 && least === most ? { subgroupSize: least } : {}),
+    software: info?.isFallbackAdapter === true || words.some((w) => w !== undefined && SOFTWARE.test(w)),
+  };
 }
 
 /** `navigator.gpu` where there is one. */

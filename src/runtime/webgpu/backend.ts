@@ -84,6 +84,8 @@ export class WebGpuBackend implements Backend {
     this.info = {
       backend: 'webgpu',
       name: acquired.name,
+      adapter: acquired.adapter,
+      ...(acquired.subgroupSize === undefined ? {} : { subgroupSize: acquired.subgroupSize }),
       software: acquired.software,
       features: acquired.features,
       limits: {

@@ -69,6 +69,8 @@ export interface GpuAdapterInfo {
   readonly device?: string;
   readonly description?: string;
   readonly isFallbackAdapter?: boolean;
+  readonly subgroupMinSize?: number;
+  readonly subgroupMaxSize?: number;
 }
 
 export interface GpuDevice {
