@@ -281,7 +281,7 @@ describe('manifests', () => {
     };
     const path = (m: object, ...keys: readonly string[]): object => keys.reduce<object>((o, k) => Reflect.get(o, k) as object, m);
     const cases: readonly unknown[] = [
-      changed((m) => Reflect.set(m, 'abi', 2)),
+      changed((m) => Reflect.set(m, 'abi', 3)),
       changed((m) => Reflect.set(path(m, 'sequence', '0'), 'section', 9)),
       changed((m) => Reflect.set(path(m, 'sections', '0', 'buckets', '0', 'steps', '0'), 'kernel', 9)),
       changed((m) => Reflect.set(path(m, 'sections', '0', 'buckets', '0', 'steps', '0', 'args', '1'), 'name', 'nothing')),
@@ -291,6 +291,6 @@ describe('manifests', () => {
       null, [], 'x', 1,
     ];
     for (const c of cases) expect(() => readManifest(c)).toThrow(PackageError);
-    expect(() => readManifest(changed((m) => Reflect.set(m, 'abi', 1)))).toThrow(/version "2"/);
+    expect(() => readManifest(changed((m) => Reflect.set(m, 'abi', 1)))).toThrow(/version "1"/);
   });
 });
