@@ -2,6 +2,7 @@
  * Golden vectors of a package: procedural weights and inputs, and what the f64 reference makes of them.
  * A spec too large to run here gets a twin: the same spec with every size scaled down, compiled on its own.
  */
+import { QUANT_GROUP } from '../base/quant.ts';
 import { createReference, type Reference } from '../ir/graph/evaluate/reference.ts';
 import type { Data } from '../ir/graph/evaluate/evaluate.ts';
 import { walkStmts } from '../ir/kernel/walk.ts';
@@ -126,6 +127,8 @@ export function goldenVectors(spec: Spec, graphs: GraphProgram, gate: Deviation 
 
 const least = (n: number, limit: number): number => Math.min(n, limit);
 const scaledFfn = (f: Ffn, width: number): Ffn => ({ ...f, width: least(f.width, width) });
+/** Sizes that groups of quantised weights divide stay so. */
+const wholeGroups = (spec: Spec, n: number): number => (spec.expertStorage === undefined ? n : Math.ceil(n / QUANT_GROUP) * QUANT_GROUP);
 
 /** Fewer experts in as many groups as before where that can be; the rule of the router stays. */
 function scaledRouter(router: Router, experts: number, active: number): { readonly router: Router; readonly experts: number } {
@@ -135,13 +138,13 @@ function scaledRouter(router: Router, experts: number, active: number): { readon
   return { router, experts: groups.count * perGroup };
 }
 
-function scaledLayer(ffn: LayerFfn): LayerFfn {
+function scaledLayer(spec: Spec, ffn: LayerFfn): LayerFfn {
   if (ffn.kind === 'dense') return { ...ffn, ffn: scaledFfn(ffn.ffn, 40) };
   const active = least(ffn.active, 4);
   const { router, experts } = scaledRouter(ffn.router, least(ffn.experts, Math.max(8, active * 2)), active);
-  const shared = ffn.shared === undefined ? {} : { shared: { ...ffn.shared, ffn: scaledFfn(ffn.shared.ffn, 24) } };
+  const shared = ffn.shared === undefined ? {} : { shared: { ...ffn.shared, ffn: scaledFfn(ffn.shared.ffn, wholeGroups(spec, 24)) } };
   const { segmentation: _notation, shared: _shared, ...rest } = ffn;
-  return { ...rest, active, experts, router, expert: scaledFfn(ffn.expert, 12), ...shared };
+  return { ...rest, active, experts, router, expert: scaledFfn(ffn.expert, wholeGroups(spec, 12)), ...shared };
 }
 
 const SMALL_HEAD = 16;
@@ -166,9 +169,9 @@ export function twinOf(spec: Spec): Spec {
   const hidden = least(spec.hidden, 64);
   if (spec.kind === 'layer') {
     const vocab = spec.vocab === undefined ? {} : { vocab: least(spec.vocab, 64) };
-    return { ...spec, hidden, ffn: scaledLayer(spec.ffn), ...vocab };
+    return { ...spec, hidden, ffn: scaledLayer(spec, spec.ffn), ...vocab };
   }
-  const kinds = spec.kinds.map((k) => ({ ...k, attention: scaledAttention(k.attention), ffn: scaledLayer(k.ffn) }));
+  const kinds = spec.kinds.map((k) => ({ ...k, attention: scaledAttention(k.attention), ffn: scaledLayer(spec, k.ffn) }));
   return { ...spec, hidden, vocab: least(spec.vocab, 96), context: least(spec.context, 64), kinds, layers: kinds.map((_, i) => i) };
 }
 

@@ -7,7 +7,7 @@ import type { ParamDecl, Program, Section } from '../lower/program.ts';
 import { analyze } from '../model/index.ts';
 import type { Spec } from '../model/types.ts';
 import { ABI_VERSION, type ElemName, type Manifest, type ManifestKernel, type ManifestModel, type ManifestParam, type ManifestSection } from '../runtime/core/abi.ts';
-import { ELEM_BYTES } from '../runtime/core/weight-data.ts';
+import { storedBytes } from '../runtime/core/quant.ts';
 import { weightsOf } from '../runtime/core/weights.ts';
 import type { Capabilities } from '../target/types.ts';
 import type { CompiledKernel, KernelTable, KernelVariant } from './kernels.ts';
@@ -29,7 +29,7 @@ function shapeOf(param: ParamDecl): readonly (number | 'cap')[] {
 function paramOf(param: ParamDecl): ManifestParam[] {
   if (param.role.kind === 'input') return [];
   const segment = param.segmentRows === undefined ? {} : { segmentRows: param.segmentRows };
-  return [{ name: param.name, shape: shapeOf(param), elem: elemName(param.elem), role: param.role, ...segment }];
+  return [{ name: param.name, shape: shapeOf(param), elem: param.elem, role: param.role, ...segment }];
 }
 
 function sectionOf(section: Section, table: KernelTable): ManifestSection {
@@ -104,7 +104,7 @@ function modelOf(spec: Spec): ManifestModel {
 /** Bytes of all weights, each canonical parameter of each layer counted once. */
 function weightBytes({ sections, sequence }: Pick<Manifest, 'sections' | 'sequence'>): number {
   let total = 0;
-  for (const { param } of weightsOf(sections, sequence)) total += param.shape.reduce<number>((n, d) => n * Number(d), ELEM_BYTES[param.elem]);
+  for (const { param } of weightsOf(sections, sequence)) total += storedBytes(param.elem, param.shape.map(Number));
   return total;
 }
 

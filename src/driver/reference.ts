@@ -3,7 +3,7 @@ import { createReference, type Reference } from '../ir/graph/evaluate/reference.
 import type { Data } from '../ir/graph/evaluate/evaluate.ts';
 import type { Dim, Graph, GraphParam } from '../ir/graph/types.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
-import type { ElemName, ManifestParam, ManifestSection } from '../runtime/core/abi.ts';
+import type { ManifestParam, ManifestSection } from '../runtime/core/abi.ts';
 import type { Signal } from '../runtime/core/errors.ts';
 import type { TensorSet } from '../runtime/core/tensors.ts';
 import { assembleF64 } from '../runtime/core/weight-data.ts';
@@ -18,8 +18,7 @@ const numericShape = (shape: readonly Dim[]): readonly number[] =>
 function weightParam(param: GraphParam): (ManifestParam & WeightParam)[] {
   const { role, value, name } = param;
   if (role.kind !== 'weight' || value.type.kind !== 'tensor') return [];
-  const elem: ElemName = value.type.dtype;
-  return [{ name, role, elem, shape: numericShape(value.type.shape) }];
+  return [{ name, role, elem: value.type.dtype, shape: numericShape(value.type.shape) }];
 }
 
 /** The weights of graphs, in the form in which the runtime resolves them. */

@@ -2,6 +2,7 @@
  * Graph → steps: a kernel family with a schedule (its default, or one from outside) for every node, buffers for every value.
  * One graph per bucket goes in, one section of a program comes out.
  */
+import { isQuantName } from '../base/quant.ts';
 import { stableJson } from '../base/hash.ts';
 import { mulSize, type Size } from '../base/size.ts';
 import { operands, results } from '../ir/graph/rewrite.ts';
@@ -58,7 +59,9 @@ function bufferOf(value: Value, slots: number): { readonly elem: Elem; readonly 
     const { experts, slots: own, mode, tileRows } = value.type;
     return mode === 'direct' ? undefined : { elem: 'u32', size: planSize({ experts, slots: own, tileRows }) };
   }
-  return { elem: value.type.dtype, size: elementCount(value.type.shape, slots) };
+  const { dtype } = value.type;
+  if (isQuantName(dtype)) throw new Error(`%${value.id} is quantised, which only weights are`);
+  return { elem: dtype, size: elementCount(value.type.shape, slots) };
 }
 
 /** The value an operand of a launch names: an operand or a result of the node; `…Out` is a result that shares an operand's name. */

@@ -4,9 +4,9 @@ import type { RouteAttrs, Value } from '../ir/graph/types.ts';
 import type { Ffn, MoeLayerFfn, Router } from '../model/types.ts';
 import { gluAttrs, lowerDense } from './model-to-graph-ffn.ts';
 import {
-  bankParam,
   bankVectorParam,
   exactMatrixParam,
+  expertBankParam,
   maybe,
   plainLinear,
   type SectionBuilder,
@@ -110,7 +110,7 @@ function lowerExperts(s: SectionBuilder, moe: MoeLayerFfn, rows: Value, routed: 
     ffn.bias ? bankVectorParam(s, name(`${leaf}.bias`), experts, n, sources()) : undefined;
 
   if (!ffn.gated) {
-    const wi = bankParam(s, name('in.weight'), experts, width, d, names.expertsPlain(s.scope, experts, 'in', width, d));
+    const wi = expertBankParam(s, name('in.weight'), experts, width, d, names.expertsPlain(s.scope, experts, 'in', width, d));
     const h = grouped(
       rows,
       wi,
@@ -118,7 +118,7 @@ function lowerExperts(s: SectionBuilder, moe: MoeLayerFfn, rows: Value, routed: 
       routed.inputWeights,
     );
     const { y } = s.graph.add('act', { x: h }, { activation: ffn.activation });
-    const wo = bankParam(s, name('out.weight'), experts, d, width, names.expertsPlain(s.scope, experts, 'out', d, width));
+    const wo = expertBankParam(s, name('out.weight'), experts, d, width, names.expertsPlain(s.scope, experts, 'out', d, width));
     return grouped(
       y,
       wo,
@@ -127,7 +127,7 @@ function lowerExperts(s: SectionBuilder, moe: MoeLayerFfn, rows: Value, routed: 
     );
   }
   const projected = (half: 'gate' | 'up'): Value => {
-    const w = bankParam(s, name(`${half}.weight`), experts, width, d, names.expertsHalf(s.scope, shape, half));
+    const w = expertBankParam(s, name(`${half}.weight`), experts, width, d, names.expertsHalf(s.scope, shape, half));
     return grouped(
       rows,
       w,
@@ -137,7 +137,7 @@ function lowerExperts(s: SectionBuilder, moe: MoeLayerFfn, rows: Value, routed: 
   };
   const gate = projected('gate');
   const { y } = s.graph.add('glu', { gate, up: projected('up') }, gluAttrs(ffn));
-  const down = bankParam(s, name('down.weight'), experts, d, width, names.expertsDown(s.scope, shape));
+  const down = expertBankParam(s, name('down.weight'), experts, d, width, names.expertsDown(s.scope, shape));
   return grouped(
     y,
     down,

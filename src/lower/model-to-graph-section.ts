@@ -1,8 +1,9 @@
 /** What the parts of the lowering share: the section being built and how it declares its weights. */
+import { quantName } from '../base/quant.ts';
 import { tensor } from '../ir/graph/op-spec.ts';
 import { type GraphBuilder, graphBuilder } from '../ir/graph/build.ts';
-import type { TensorSource, Value } from '../ir/graph/types.ts';
-import type { Norm, StorageDType } from '../model/types.ts';
+import type { DType, TensorSource, Value } from '../ir/graph/types.ts';
+import type { Norm, Spec, StorageDType } from '../model/types.ts';
 import type { Scope } from './weights/scope.ts';
 import { weight } from './weights/source.ts';
 
@@ -12,18 +13,29 @@ export interface SectionBuilder {
   readonly hidden: number;
   /** Storage of the large matrices. Norms, biases and routers are kept in f32: they are small and the router must be exact. */
   readonly dtype: StorageDType;
+  /** Of the matrices of experts. */
+  readonly expertDType: DType;
 }
 
-export const newSection = (name: string, scope: Scope, hidden: number, dtype: StorageDType): SectionBuilder => ({
+export const newSection = (name: string, scope: Scope, { hidden, dtype, expertStorage: experts }: Spec): SectionBuilder => ({
   graph: graphBuilder(name),
   scope,
   hidden,
   dtype,
+  expertDType: experts === undefined ? dtype : quantName(experts.values, experts.scales),
 });
 
 /** A matrix [n, k] in the spec's storage type. */
 export const matrixParam = (s: SectionBuilder, name: string, n: number, k: number, sources: readonly TensorSource[]): Value =>
   s.graph.param(name, tensor(s.dtype, n, k), weight(n, sources));
+
+/** A matrix of experts that are stored as one. */
+export const expertMatrixParam = (s: SectionBuilder, name: string, n: number, k: number, sources: readonly TensorSource[]): Value =>
+  s.graph.param(name, tensor(s.expertDType, n, k), weight(n, sources));
+
+/** A bank of experts [banks, n, k]. */
+export const expertBankParam = (s: SectionBuilder, name: string, banks: number, n: number, k: number, sources: readonly TensorSource[]): Value =>
+  s.graph.param(name, tensor(s.expertDType, banks, n, k), weight(n, sources));
 
 /** A matrix that stays f32: a router's. */
 export const exactMatrixParam = (s: SectionBuilder, name: string, n: number, k: number, sources: readonly TensorSource[]): Value =>

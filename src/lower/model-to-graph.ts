@@ -26,14 +26,14 @@ const embeddingTable = (s: SectionBuilder, spec: ModelSpec): Value =>
   matrixParam(s, 'embed.weight', spec.vocab, spec.hidden, names.embedding(spec.vocab, spec.hidden));
 
 function embedSection(spec: ModelSpec): Graph {
-  const s = newSection('embed', MODEL_SCOPE, spec.hidden, spec.dtype);
+  const s = newSection('embed', MODEL_SCOPE, spec);
   s.graph.at(spec.span);
   const ids = s.graph.param('ids', tensor('i32', 'T'), { kind: 'input' });
   return s.graph.finish({ y: s.graph.add('embed', { ids, table: embeddingTable(s, spec) }, { scale: spec.embedding.multiplier }).y });
 }
 
 function layerSection(spec: ModelSpec, kind: LayerKind, index: number): Graph {
-  const s = newSection(`layer.${index}`, MODEL_SCOPE, spec.hidden, spec.dtype);
+  const s = newSection(`layer.${index}`, MODEL_SCOPE, spec);
   s.graph.at(kind.span);
   const norm = (x: Value, place: 'attention' | 'ffn'): Value =>
     hiddenNorm(s, x, spec.norm, s.scope.canonical(place === 'attention' ? 'attn_norm' : 'ffn_norm'), (which) =>
@@ -46,7 +46,7 @@ function layerSection(spec: ModelSpec, kind: LayerKind, index: number): Graph {
 }
 
 function headSection(spec: ModelSpec): Graph {
-  const s = newSection('head', MODEL_SCOPE, spec.hidden, spec.dtype);
+  const s = newSection('head', MODEL_SCOPE, spec);
   s.graph.at(spec.span);
   const x = hiddenNorm(s, hiddenInput(s), spec.norm, 'norm', (which) => names.normVector('final', which, spec.hidden));
   const { tied } = spec.embedding;
@@ -63,7 +63,7 @@ const layerNorm = (which: 'weight' | 'bias', d: number): ReturnType<typeof names
   ['norm', 'post_attention_layernorm', 'input_layernorm'].map((name) => vector(`${name}.${which}`, d));
 
 function aloneSection(spec: LayerSpec): Graph {
-  const s = newSection('layer', LAYER_SCOPE, spec.hidden, spec.dtype);
+  const s = newSection('layer', LAYER_SCOPE, spec);
   s.graph.at(spec.span);
   const x = hiddenInput(s);
   const normed = spec.norm === undefined ? x : hiddenNorm(s, x, spec.norm, 'norm', (which) => layerNorm(which, spec.hidden));

@@ -3,7 +3,7 @@
  * What `lower` ends with and what the driver turns into a manifest. Plain data.
  */
 import type { Size } from '../base/size.ts';
-import type { GraphParam } from '../ir/graph/types.ts';
+import type { DType, GraphParam } from '../ir/graph/types.ts';
 import type { Elem, Kernel, ScalarName } from '../ir/kernel/types.ts';
 
 /** A buffer a step binds: a parameter by name, a value of the section, or the section's in- and output. */
@@ -54,8 +54,9 @@ export interface Bucket {
 }
 
 export interface ParamDecl extends GraphParam {
-  readonly elem: Elem;
-  /** In elements. */
+  /** How it is stored; kernels see quantised matrices as words. */
+  readonly elem: DType;
+  /** In elements of the tensor. */
   readonly size: Size;
   /** Split along the first dim into runs of this many rows (experts of a bank), one buffer each, when one binding cannot hold it. */
   readonly segmentRows?: number;

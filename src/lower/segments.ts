@@ -1,5 +1,5 @@
 /** Weights that one binding cannot hold are split along their first dim, one buffer and one step per segment. */
-import { elementBytes } from '../ir/graph/op-spec.ts';
+import { storedBytes } from '../ir/graph/op-spec.ts';
 import type { Dim, GraphParam } from '../ir/graph/types.ts';
 import type { Capabilities } from '../target/types.ts';
 
@@ -12,7 +12,8 @@ const numeric = (shape: readonly Dim[]): readonly number[] | undefined => {
 export function paramBytes(param: GraphParam): number | undefined {
   const { type } = param.value;
   if (type.kind !== 'tensor') return undefined;
-  return numeric(type.shape)?.reduce((a, b) => a * b, elementBytes(param.value));
+  const shape = numeric(type.shape);
+  return shape && storedBytes(type.dtype, shape);
 }
 
 /**

@@ -2,7 +2,7 @@
 import { activationBytes, kvBytesPerToken } from './memory.ts';
 import { countFlops, type Flops, standardFfns } from './flops.ts';
 import type { Spec } from './types.ts';
-import { copies, elements, STORAGE_BYTES, type WeightGroup, weightGroups, type WeightPart, type WeightTensor } from './weights.ts';
+import { activeBytes, copies, elements, tensorBytes, type WeightGroup, weightGroups, type WeightPart, type WeightTensor } from './weights.ts';
 
 export interface ParamCounts {
   /** Every weight; input and output embeddings are two where they are not tied. */
@@ -127,10 +127,12 @@ function analyzeLayers(groups: readonly WeightGroup[], spec: Spec): LayerAnalysi
 export function analyze(spec: Spec, tokens: number = defaultTokens(spec)): Analysis {
   const groups = weightGroups(spec);
   const params = countParams(groups, spec);
-  const elementBytes = STORAGE_BYTES[spec.dtype];
   const activations = activationBytes(spec, tokens);
   const kvCachePerToken = kvBytesPerToken(spec);
-  const weights = params.total * elementBytes;
+  const bytes = (of: (t: WeightTensor, spec: Spec) => number): number =>
+    groups.reduce((total, group) => total + copies(group) * sum(group.tensors, (t) => of(t, spec)), 0);
+  const weights = bytes(tensorBytes);
+  const embedding = sum(groups.flatMap((g) => g.tensors.filter((t) => t.part === 'embedding')), (t) => tensorBytes(t, spec));
   return {
     name: spec.name,
     kind: spec.kind,
@@ -139,7 +141,7 @@ export function analyze(spec: Spec, tokens: number = defaultTokens(spec)): Analy
     flops: countFlops(spec, tokens),
     bytes: {
       weights,
-      activeWeights: params.activeWithoutInputEmbedding * elementBytes,
+      activeWeights: bytes(activeBytes) - embedding,
       activations,
       kvCachePerToken,
       kvCache: kvCachePerToken * tokens,

@@ -1,10 +1,12 @@
 /** Every default that matters, for `moec explain FILE`: what was not written, what is taken instead, and why. */
+import { QUANT_GROUP } from '../base/quant.ts';
 import type { Span } from '../diagnostics/types.ts';
 import type * as ast from '../parser/ast.ts';
 import { DEFAULT_EPS } from './resolve.ts';
 import { DEFAULT_ROPE_THETA, DEFAULT_YARN, mergeAttention } from './resolve-attention.ts';
 import { DEFAULT_CLAMP } from './resolve-ffn.ts';
 import { DEFAULT_JITTER } from './resolve-router.ts';
+import { DEFAULT_SCALES } from './resolve-storage.ts';
 import type { Spec } from './types.ts';
 
 export interface ExplainedDefault {
@@ -98,6 +100,9 @@ function moe(say: Say, m: ast.Moe): void {
 
 function unitDefaults(say: Say, unit: ast.Unit): void {
   if (unit.dtype === undefined) say(unit.span, 'dtype', 'f32', 'storage of the weights; arithmetic is always f32');
+  const experts = unit.dtype?.experts;
+  if (experts !== undefined && experts.group === undefined) say(experts.span, 'group', QUANT_GROUP, 'values along the depth that share a scale');
+  if (experts !== undefined && experts.scales === undefined) say(experts.span, 'scales', DEFAULT_SCALES, 'half a bit a weight; `f32` takes a whole one');
   if (unit.deterministic === undefined) say(unit.span, 'deterministic', 'run', 'equal calls give equal bits; `batch` promises more');
   if (unit.norm === undefined && unit.kind === 'model') say(unit.span, 'norm', `rms ${DEFAULT_EPS.rms}`, 'as in LLaMA and DeepSeek');
   else if (unit.norm !== undefined && unit.norm.eps === undefined)

@@ -1,9 +1,10 @@
 /** `moec fit`: whether a spec fits the limits of a device, and what would make it fit. */
+import { QUANT_GROUP } from '../base/quant.ts';
 import { short, shortBytes, table } from './analyze-text.ts';
 import { activationBytes, kvBytesPerToken, planBytes } from './memory.ts';
 import { defaultTokens } from './analyze.ts';
 import type { ModelSpec, Spec, StorageDType } from './types.ts';
-import { copies, elements, STORAGE_BYTES, weightGroups } from './weights.ts';
+import { copies, tensorBytes, weightGroups } from './weights.ts';
 
 /** What of a device's limits decides whether a spec fits. Plain numbers: profiles are the target room's. */
 export interface FitLimits {
@@ -44,10 +45,9 @@ export interface FitReport {
 
 function tensorsOf(spec: Spec, limits: FitLimits): FitTensor[] {
   const limit = Math.min(limits.maxBindingBytes, limits.maxBufferBytes);
-  const size = STORAGE_BYTES[spec.dtype];
   return weightGroups(spec).flatMap((group) =>
     group.tensors.flatMap((t) => {
-      const bytes = elements(t) * size;
+      const bytes = tensorBytes(t, spec);
       const whole = { name: t.name, bytes, unitBytes: bytes / (t.shape[0] ?? 1), count: copies(group) };
       // Gate and up of one expert together may be too large: the compiler then keeps them apart.
       const halves = t.name.endsWith('gate_up') && whole.unitBytes > limit;
@@ -72,6 +72,13 @@ function bigBuffers(spec: Spec, tokens: number): readonly { readonly name: strin
 }
 
 const withDtype = (spec: Spec, dtype: StorageDType): Spec => ({ ...spec, dtype });
+/** With experts in 4 bits; undefined where there are none, where they are quantised already, or where groups do not divide a depth. */
+function withInt4(spec: Spec): Spec | undefined {
+  const ffns = spec.kind === 'layer' ? [spec.ffn] : spec.kinds.map((k) => k.ffn);
+  const depths = ffns.flatMap((f) => (f.kind === 'moe' ? [spec.hidden, f.expert.width, f.shared?.ffn.width ?? QUANT_GROUP] : []));
+  if (spec.expertStorage !== undefined || depths.length === 0 || depths.some((d) => d % QUANT_GROUP !== 0)) return undefined;
+  return { ...spec, expertStorage: { values: 'int4', group: QUANT_GROUP, scales: 'f16' } };
+}
 const withContext = (spec: ModelSpec, context: number): Spec => ({ ...spec, context });
 
 interface Totals {
@@ -83,8 +90,7 @@ interface Totals {
 }
 
 function totals(spec: Spec, tokens: number): Totals {
-  const size = STORAGE_BYTES[spec.dtype];
-  const weights = weightGroups(spec).reduce((a, g) => a + copies(g) * g.tensors.reduce((b, t) => b + elements(t) * size, 0), 0);
+  const weights = weightGroups(spec).reduce((a, g) => a + copies(g) * g.tensors.reduce((b, t) => b + tensorBytes(t, spec), 0), 0);
   const activations = activationBytes(spec, tokens);
   const kvCache = spec.kind === 'model' ? kvBytesPerToken(spec) * spec.context : 0;
   const scratch = planBytes(spec, tokens);
@@ -97,6 +103,11 @@ function memoryAdvice(spec: Spec, tokens: number, memory: number): string[] {
   if (spec.dtype === 'f32') {
     const half = totals(withDtype(spec, 'f16'), tokens).total;
     advice.push(`\`dtype f16\` needs ${shortBytes(half)}${half <= memory ? ' and fits' : ', still too much'}`);
+  }
+  const quantised = withInt4(withDtype(spec, spec.dtype === 'f32' ? 'f16' : spec.dtype));
+  if (quantised !== undefined) {
+    const { total } = totals(quantised, tokens);
+    advice.push(`\`dtype ${quantised.dtype} experts int4\` needs ${shortBytes(total)}${total <= memory ? ' and fits' : ', still too much'}`);
   }
   let t = tokens;
   while (t > 1 && !fits(spec, t)) t = Math.floor(t / 2);
@@ -124,12 +135,15 @@ export function fit(spec: Spec, limits: FitLimits, tokens: number = Math.min(512
     tensors[0] ?? { name: '', bytes: 0, unitBytes: 0, segments: 1, count: 1 },
   );
   const split = tensors.filter((t) => t.segments > 1);
+  /** Experts that are quantised do not follow the dtype. */
+  const halved = (t: FitTensor): boolean =>
+    spec.dtype === 'f32' && tensorsOf(withDtype(spec, 'f16'), limits).some((x) => x.name === t.name && 2 * x.bytes === t.bytes);
   const reasons: string[] = [];
   const advice: string[] = [];
   for (const t of tensors.filter((x) => x.unitBytes > limit)) {
     reasons.push(`one row or expert of ${t.name} is ${shortBytes(t.unitBytes)}; one binding holds ${shortBytes(limit)}`);
     advice.push(`a limit of ${shortBytes(t.unitBytes)} per binding`);
-    if (spec.dtype === 'f32') advice.push('`dtype f16` halves it');
+    if (halved(t)) advice.push('`dtype f16` halves it');
   }
   for (const b of bigBuffers(spec, tokens).filter((x) => x.bytes > limit)) {
     reasons.push(`${b.name}: ${shortBytes(b.bytes)}; one binding holds ${shortBytes(limit)}`);
@@ -147,7 +161,7 @@ export function fit(spec: Spec, limits: FitLimits, tokens: number = Math.min(512
   const verdict = reasons.length > 0 ? 'too-large' : split.length > 0 ? 'split' : 'fits';
   if (verdict === 'split') {
     advice.push(`with ${shortBytes(largest.bytes)} per binding nothing would be split`);
-    if (spec.dtype === 'f32' && largest.bytes / 2 <= limit) advice.push('with `dtype f16` nothing would be split');
+    if (halved(largest) && largest.bytes / 2 <= limit) advice.push('with `dtype f16` nothing would be split');
   }
   return { limits, tokens, ...sums, largest, split, verdict, reasons, advice: [...new Set(advice)] };
 }

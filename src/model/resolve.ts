@@ -7,6 +7,7 @@ import { constant, createReport, LIMITS, misplaced, missing, type Report, whole 
 import { mergeAttention, resolveAttention } from './resolve-attention.ts';
 import { resolveLayerFfn } from './resolve-ffn.ts';
 import { layerSources } from './resolve-layers.ts';
+import { checkHidden, checkWidths, resolveStorage } from './resolve-storage.ts';
 import type { Attention, LayerFfn, LayerKind, LayerSpec, ModelSpec, Norm, Spec } from './types.ts';
 
 export const DEFAULT_EPS: Readonly<Record<Norm['kind'], number>> = { rms: 1e-6, layer: 1e-5 };
@@ -69,7 +70,10 @@ function resolveKinds(report: Report, model: ast.Model, hidden: number | undefin
     return attentions.get(source);
   };
   const ffnOf = (source: ast.LayerFfn): LayerFfn | undefined => {
-    if (!ffns.has(source)) ffns.set(source, resolveLayerFfn(report, source));
+    if (!ffns.has(source)) {
+      const made = resolveLayerFfn(report, source);
+      ffns.set(source, made !== undefined && checkWidths(report, model.dtype?.experts, source, made) ? made : undefined);
+    }
     return ffns.get(source);
   };
   // Blocks are checked even where no layer needs them, or the layers are not known.
@@ -147,15 +151,18 @@ function resolveModel(report: Report, unit: ast.Model): ModelSpec | undefined {
   const residualMultiplier = optional(unit.residualMultiplier, 'residual multiplier');
   const kinds = resolveKinds(report, unit, hidden);
   warnOfCoupling(report, unit, moeBlocks(unit));
+  const storage = resolveStorage(report, unit, moeBlocks(unit));
+  const deep = checkHidden(report, unit, hidden);
   const numbers = vocab !== undefined && hidden !== undefined && context !== undefined;
   const factors = multiplier !== undefined && divisor !== undefined && residualMultiplier !== undefined;
-  if (!numbers || !factors || norm === undefined || kinds === undefined) return undefined;
+  if (!numbers || !factors || norm === undefined || kinds === undefined || storage === 'bad' || !deep) return undefined;
   return {
     kind: 'model',
     name: unit.name.value,
     span: unit.span,
     hidden,
     dtype: unit.dtype?.value.value ?? 'f32',
+    ...(storage === undefined ? {} : { expertStorage: storage }),
     deterministic: unit.deterministic?.value.value ?? 'run',
     vocab,
     context,
@@ -190,6 +197,9 @@ function resolveLayer(report: Report, unit: ast.LayerUnit): LayerSpec | undefine
     });
   }
   warnOfCoupling(report, unit, unit.ffn?.kind === 'moe' ? [unit.ffn] : []);
+  const storage = resolveStorage(report, unit, unit.ffn?.kind === 'moe' ? [unit.ffn] : []);
+  const deep = [checkHidden(report, unit, hidden), unit.ffn === undefined || ffn === undefined || checkWidths(report, unit.dtype?.experts, unit.ffn, ffn)];
+  if (storage === 'bad' || deep.includes(false)) return undefined;
   const broken = (unit.vocab !== undefined && vocab === undefined) || (unit.norm !== undefined && norm === undefined);
   if (hidden === undefined || ffn === undefined || broken || (select?.kind === 'hash' && vocab === undefined)) return undefined;
   return {
@@ -198,6 +208,7 @@ function resolveLayer(report: Report, unit: ast.LayerUnit): LayerSpec | undefine
     span: unit.span,
     hidden,
     dtype: unit.dtype?.value.value ?? 'f32',
+    ...(storage === undefined ? {} : { expertStorage: storage }),
     deterministic: unit.deterministic?.value.value ?? 'run',
     ffn,
     residual: unit.residual !== undefined,

@@ -2,10 +2,18 @@
  * The Model: what the user meant, every number known and every default filled in.
  * Made by this room from the AST, read by `lower`, `analyze` and `fit`. Plain data.
  */
+import type { QUANT_GROUP } from '../base/quant.ts';
 import type { Span } from '../diagnostics/types.ts';
 
 /** Storage of parameters. Activations, router arithmetic and accumulation are always f32. */
 export type StorageDType = 'f32' | 'f16' | 'bf16';
+
+/** Storage of the matrices of routed and shared experts, quantised symmetrically in groups along the depth. */
+export interface ExpertStorage {
+  readonly values: 'int8' | 'int4';
+  readonly group: typeof QUANT_GROUP;
+  readonly scales: 'f16' | 'f32';
+}
 
 export interface Norm {
   readonly kind: 'rms' | 'layer';
@@ -169,6 +177,8 @@ interface UnitBase {
   readonly span: Span;
   readonly hidden: number;
   readonly dtype: StorageDType;
+  /** Absent: experts are stored in the `dtype`. */
+  readonly expertStorage?: ExpertStorage;
   /** `batch`: a token's bits do not depend on the other tokens of the call. */
   readonly deterministic: 'run' | 'batch';
 }

@@ -2,6 +2,7 @@
  * Every weight of a spec as a list of tensors with their sizes: the one source of all counts and bytes.
  * Counted as in the published numbers: norms, biases, routers, selection biases and sinks are parameters; hash tables are not.
  */
+import { quantFormat, quantName, quantRowWords } from '../base/quant.ts';
 import type {
   Attention,
   Ffn,
@@ -29,7 +30,21 @@ export interface WeightTensor {
 
 export const elements = (t: WeightTensor): number => t.shape.reduce((a, b) => a * b, 1);
 
-export const STORAGE_BYTES: Readonly<Record<StorageDType, number>> = { f32: 4, f16: 2, bf16: 2 };
+const STORAGE_BYTES: Readonly<Record<StorageDType, number>> = { f32: 4, f16: 2, bf16: 2 };
+
+/** Whether a tensor is a matrix of an expert, routed or shared: what `dtype … experts int4` stores. */
+const isExpertMatrix = (t: WeightTensor): boolean =>
+  (t.part === 'experts' || t.part === 'shared') && /\.(?:gate_up|down|wi|wo)$/.test(t.name);
+
+/** Bytes of a tensor in memory. */
+export function tensorBytes(t: WeightTensor, { dtype, expertStorage: stored }: Spec): number {
+  if (stored === undefined || !isExpertMatrix(t)) return elements(t) * STORAGE_BYTES[dtype];
+  const depth = t.shape.at(-1) ?? 1;
+  return (elements(t) / depth) * 4 * quantRowWords(quantFormat(quantName(stored.values, stored.scales)), depth);
+}
+
+/** Of these bytes those that one token touches. */
+export const activeBytes = (t: WeightTensor, spec: Spec): number => (tensorBytes(t, spec) / Math.max(1, elements(t))) * t.activeElements;
 
 type Add = (name: string, part: WeightPart, shape: readonly number[], share?: number) => void;
 

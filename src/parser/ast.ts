@@ -57,7 +57,7 @@ export interface Model extends Node {
   readonly context?: NumClause;
   /** `depth 28`: how many layers. May be left out where the layer blocks are all bounded: then one more than the highest index. */
   readonly depth?: NumClause;
-  readonly dtype?: WordClause<'f32' | 'f16' | 'bf16'>;
+  readonly dtype?: DType;
   readonly deterministic?: WordClause<'run' | 'batch'>;
   readonly norm?: Norm;
   readonly embedding?: Embedding;
@@ -77,11 +77,23 @@ export interface LayerUnit extends Node {
   readonly name: Name;
   readonly hidden?: NumClause;
   readonly vocab?: NumClause;
-  readonly dtype?: WordClause<'f32' | 'f16' | 'bf16'>;
+  readonly dtype?: DType;
   readonly deterministic?: WordClause<'run' | 'batch'>;
   readonly norm?: Norm;
   readonly residual?: Flag;
   readonly ffn?: LayerFfn;
+}
+
+/** `dtype f16`, `dtype f16 experts int4 group 32 scales f16` */
+export interface DType extends WordClause<'f32' | 'f16' | 'bf16'> {
+  readonly experts?: ExpertDType;
+}
+
+/** `experts int4`, with the `group` of values along the depth that share a scale, and the storage of the `scales`. */
+export interface ExpertDType extends Node {
+  readonly values: Word<'int8' | 'int4'>;
+  readonly group?: NumClause;
+  readonly scales?: Word<'f16' | 'f32'>;
 }
 
 /** `norm rms 1e-6`, `norm layer 1e-5 bias` */

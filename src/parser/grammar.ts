@@ -384,9 +384,19 @@ class MoeParser extends CstParser {
   readonly Hidden: Rule = this.numberRule('Hidden', 'hidden');
   readonly Context: Rule = this.numberRule('Context', 'context');
   readonly Depth: Rule = this.numberRule('Depth', 'depth');
+  readonly ExpertDType: Rule = this.RULE('ExpertDType', () => {
+    this.CONSUME(kw('experts'));
+    this.word(1, ['int8', 'int4']);
+    this.OPTION(() => this.setting('group'));
+    this.OPTION1(() => {
+      this.CONSUME(kw('scales'));
+      this.word(2, ['f16', 'f32']);
+    });
+  });
   readonly DType: Rule = this.RULE('DType', () => {
     this.CONSUME(kw('dtype'));
     this.word(1, ['f32', 'f16', 'bf16']);
+    this.OPTION(() => this.SUBRULE(this.ExpertDType));
   });
   readonly Deterministic: Rule = this.RULE('Deterministic', () => {
     this.CONSUME(kw('deterministic'));

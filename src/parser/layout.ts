@@ -5,7 +5,7 @@ import { BlockComment, CloseBrace, LineComment, OpenBrace } from './tokens.ts';
 /** Rules of which each instance may begin a line. */
 const CLAUSES: ReadonlySet<string> = new Set(['Unit', 'ModelItem', 'LayerItem', 'BodyItem', 'AttentionItem', 'MoeItem', 'YarnItem']);
 /** Rules of which each instance may begin a continuation line. */
-const PARTS: ReadonlySet<string> = new Set(['RouterPart', 'RopePart', 'NetworkPart']);
+const PARTS: ReadonlySet<string> = new Set(['RouterPart', 'RopePart', 'NetworkPart', 'ExpertDType']);
 
 export interface Lexeme {
   readonly kind: 'token' | 'line-comment' | 'block-comment';

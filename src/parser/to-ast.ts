@@ -165,6 +165,20 @@ function norm(ctx: Context, cst: CstNode): ast.Norm {
   });
 }
 
+function expertDType(ctx: Context, cst: CstNode): ast.ExpertDType {
+  return defined({
+    span: spanOf(ctx, cst),
+    values: word(ctx, cst, ['int8', 'int4']),
+    group: setting(ctx, cst, 'group'),
+    scales: words(ctx, cst, ['f16', 'f32'])[0],
+  });
+}
+
+function dtype(ctx: Context, cst: CstNode): ast.DType {
+  const [experts] = nodes(cst, 'ExpertDType');
+  return defined({ ...wordClause(ctx, cst, ['f32', 'f16', 'bf16']), experts: experts && expertDType(ctx, experts) });
+}
+
 function embedding(ctx: Context, cst: CstNode): ast.Embedding {
   return defined({
     span: spanOf(ctx, cst),
@@ -191,7 +205,7 @@ function model(ctx: Context, cst: CstNode): ast.Model {
     hidden: clauses.number('Hidden', 'hidden'),
     context: clauses.number('Context', 'context'),
     depth: clauses.number('Depth', 'depth'),
-    dtype: clauses.words('DType', 'dtype', ['f32', 'f16', 'bf16']),
+    dtype: clauses.once('DType', 'dtype', dtype),
     deterministic: clauses.words('Deterministic', 'deterministic', ['run', 'batch']),
     norm: clauses.once('Norm', 'norm', norm),
     embedding: clauses.once('Embedding', 'embedding', embedding),
@@ -211,7 +225,7 @@ function layerUnit(ctx: Context, cst: CstNode): ast.LayerUnit {
     name: name(ctx, node(cst, 'Name')),
     hidden: clauses.number('Hidden', 'hidden'),
     vocab: clauses.number('Vocab', 'vocab'),
-    dtype: clauses.words('DType', 'dtype', ['f32', 'f16', 'bf16']),
+    dtype: clauses.once('DType', 'dtype', dtype),
     deterministic: clauses.words('Deterministic', 'deterministic', ['run', 'batch']),
     norm: clauses.once('Norm', 'norm', norm),
     residual: clauses.once('Residual', 'residual', (c, n) => ({ span: spanOf(c, n) })),

@@ -5,7 +5,7 @@ export type Keyword = string;
 
 /** Every keyword. None is reserved: wherever a name may stand, any of them may be that name. */
 export const keywords: readonly Keyword[] = `
-  model layer layers vocab hidden context depth dtype f32 f16 bf16
+  model layer layers vocab hidden context depth dtype f32 f16 bf16 int8 int4 group scales
   deterministic run batch norm rms bias embedding tied multiplier head divisor residual
   all rest first every from to
   attention mha gqa mla heads x kv q k v o qk-norm full none window sinks scale

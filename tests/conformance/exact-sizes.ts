@@ -2,11 +2,11 @@
  * How many elements each buffer of a step really has. The runtime allocates rounded and shared buffers; a kernel
  * must be content with the logical size, so the interpreter backend binds exactly that.
  */
-import type { Manifest, ManifestParam, ManifestRef, ManifestSection, ManifestStep } from '../../src/runtime/core/abi.ts';
+import type { Manifest, ManifestParam, ManifestRef, ManifestSection, ManifestStep, StoredElem } from '../../src/runtime/core/abi.ts';
 import { segmentsOf } from '../../src/runtime/core/limits.ts';
 import { type Bucket, bucketFor, isTokenIds, scratchName } from '../../src/runtime/core/needs.ts';
 import { type SizeEnv, evalSize } from '../../src/runtime/core/size.ts';
-import { ELEM_BYTES } from '../../src/runtime/core/weight-data.ts';
+import { isQuant, rowBytes } from '../../src/runtime/core/quant.ts';
 import { type WeightParam, layerName, matrixOf } from '../../src/runtime/core/weights.ts';
 
 /** What the backend knows of a buffer that is bound. */
@@ -23,6 +23,8 @@ export interface Place {
   readonly layer: number | null;
 }
 
+/** Elements of a row as kernels see them: words, where it is quantised. */
+const rowElements = (elem: StoredElem, k: number): number => (isQuant(elem) ? rowBytes(elem, k) / 4 : k);
 const isWeight = (p: ManifestParam): p is ManifestParam & WeightParam => p.role.kind === 'weight';
 
 function paramLabels(name: string, param: ManifestParam, segment: number): string {
@@ -87,10 +89,10 @@ function elementsAt(place: Place, arg: number, buffer: Bound, env: SizeEnv): num
     case 'param': {
       const param = section.params.find((p) => p.name === ref.name);
       if (param === undefined) throw new Error(`section ${section.name} has no parameter ${ref.name}`);
-      if (isWeight(param)) return (segmentsOf(param)[segmentOf(step, ref.name)]?.rows ?? 0) * matrixOf(param).k;
+      if (isWeight(param)) return (segmentsOf(param)[segmentOf(step, ref.name)]?.rows ?? 0) * rowElements(param.elem, matrixOf(param).k);
       // A cache holds whole rows; how many, its own size tells.
       const row = param.shape.reduce<number>((n, d) => n * (d === 'cap' ? 1 : d), 1);
-      return Math.floor(buffer.bytes / (row * ELEM_BYTES[param.elem])) * row;
+      return Math.floor(buffer.bytes / rowBytes(param.elem, row)) * row;
     }
   }
 }

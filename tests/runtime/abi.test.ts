@@ -1,10 +1,12 @@
 /** The manifest's own copies of the compiler's shapes: equal, as types and in what they mean. */
 import fc from 'fast-check';
 import { expect, expectTypeOf, it } from 'vitest';
+import { type QuantName as BaseQuant, QUANT_GROUP as BASE_GROUP, QUANT_NAMES as BASE_NAMES, quantFormat, quantRowWords } from '../../src/base/quant.ts';
 import { type Size as BaseSize, type SizeSymbol as BaseSymbol, evalSize as baseEval } from '../../src/base/size.ts';
 import type { DType, TensorSource as GraphSource } from '../../src/ir/graph/types.ts';
 import type { BufferRef } from '../../src/lower/program.ts';
-import type { ElemName, ManifestRef, Size, SizeSymbol, TensorSource } from '../../src/runtime/core/abi.ts';
+import type { ManifestRef, QuantName, Size, SizeSymbol, StoredElem, TensorSource } from '../../src/runtime/core/abi.ts';
+import { QUANT_GROUP, QUANT_NAMES, rowBytes } from '../../src/runtime/core/quant.ts';
 import { evalSize } from '../../src/runtime/core/size.ts';
 
 // Judged by the type check of the tests; at run time these say nothing.
@@ -12,8 +14,14 @@ it('is written down equally twice', () => {
   expectTypeOf<Size>().toEqualTypeOf<BaseSize>();
   expectTypeOf<SizeSymbol>().toEqualTypeOf<BaseSymbol>();
   expectTypeOf<TensorSource>().toEqualTypeOf<GraphSource>();
-  expectTypeOf<ElemName>().toEqualTypeOf<DType>();
+  expectTypeOf<StoredElem>().toEqualTypeOf<DType>();
+  expectTypeOf<QuantName>().toEqualTypeOf<BaseQuant>();
   expectTypeOf<ManifestRef>().toEqualTypeOf<BufferRef>();
+});
+
+it('lays quantised rows out equally', () => {
+  expect([QUANT_GROUP, QUANT_NAMES]).toEqual([BASE_GROUP, BASE_NAMES]);
+  for (const name of QUANT_NAMES) for (const k of [32, 64, 96, 2880]) expect(rowBytes(name, k)).toBe(4 * quantRowWords(quantFormat(name), k));
 });
 
 const { size } = fc.letrec<{ size: Size }>((tie) => ({

@@ -5,6 +5,10 @@ import { routing } from './sense-routing.ts';
 /** A model around one attention clause or some layer blocks. */
 const model = (body: string): string => `model m {\n  vocab 64  hidden 32  context 128\n  ${body}\n}`;
 
+/** A layer of quantised experts. */
+const quantised = (group: string, width: number): string =>
+  `layer l {\n  hidden 32  dtype f16 experts int4${group === '' ? '' : ` ${group}`}\n  moe { experts 8 of swiglu ${width}  active 2 }\n}`;
+
 export const sense: CodeTable = {
   ...routing,
   MOE3010: withExamples(
@@ -80,5 +84,18 @@ and an \`every\` without \`to\` do not.`,
 their frequency, those that turn less than \`beta-slow\` times are stretched fully; so \`beta-fast\` is the larger one.`,
     model('attention mha { heads 4  rope 10000 yarn { factor 4  original 32  beta-fast 1  beta-slow 32 } }  depth 2  ffn swiglu 64'),
     model('attention mha { heads 4  rope 10000 yarn { factor 4  original 32  beta-fast 32  beta-slow 1 } }  depth 2  ffn swiglu 64'),
+  ),
+  MOE3050: withExamples(
+    'a group size of quantised experts that is not stored',
+    `Quantised experts are stored in groups of 32 values along the depth, each group with a scale. \`group 32\` may be written or left out.`,
+    quantised('group 64', 64),
+    quantised('group 32', 64),
+  ),
+  MOE3051: withExamples(
+    'a depth that groups do not divide',
+    `The rows of quantised experts are cut into groups of 32 weights. Gate and up matrices are as deep as \`hidden\`, down matrices as
+the width of an expert (or of the shared experts together); both must be multiples of 32.`,
+    quantised('', 48),
+    quantised('', 64),
   ),
 };

@@ -1,4 +1,5 @@
 /** What one row of the op table says, and the small shape language the rows check their operands with. */
+import { isQuantName, QUANT_NAMES, type QuantName, quantFormat, quantRowWords } from '../../base/quant.ts';
 import { mulSize, type Size } from '../../base/size.ts';
 import type { Dim, DType, OpName, Ops, TensorType, Type, Value } from './types.ts';
 
@@ -37,6 +38,8 @@ export const ACT: readonly DType[] = ['f32'];
 /** Activations that are only multiplied, copied or summed by those who read them: f32, or narrowed to 16 bits. */
 export const ROWS: readonly DType[] = ['f32', 'f16', 'bf16'];
 export const WEIGHT: readonly DType[] = ['f32', 'f16', 'bf16'];
+/** Matrices of experts. */
+export const EXPERT: readonly DType[] = [...WEIGHT, ...QUANT_NAMES];
 export const INDEX: readonly DType[] = ['u32', 'i32'];
 
 export const tensor = (dtype: DType, ...shape: readonly Dim[]): TensorType => ({ kind: 'tensor', dtype, shape });
@@ -130,7 +133,7 @@ export function wantFinite(bad: (problem: string) => void, name: string, value: 
 
 // ---------------------------------------------------------------- costs
 
-const BYTES: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 };
+const BYTES: Readonly<Record<Exclude<DType, QuantName>, number>> = { f32: 4, f16: 2, bf16: 2, i32: 4, u32: 4 };
 
 export const dimSize = (dim: Dim, env: CostEnv): Size => (dim === 'P' ? env.P : dim);
 
@@ -138,6 +141,21 @@ export const dimSize = (dim: Dim, env: CostEnv): Size => (dim === 'P' ? env.P : 
 export const elements = (type: Type, env: CostEnv): Size =>
   type.kind === 'plan' ? 0 : type.shape.reduce<Size>((n, dim) => mulSize(n, dimSize(dim, env)), 1);
 
-export const bytesOf = (type: Type, env: CostEnv): Size => (type.kind === 'plan' ? 0 : mulSize(elements(type, env), BYTES[type.dtype]));
+/** Bytes of a tensor of known shape. */
+export const storedBytes = (dtype: DType, shape: readonly number[]): number =>
+  isQuantName(dtype)
+    ? shape.slice(0, -1).reduce((n, d) => n * d, 4 * quantRowWords(quantFormat(dtype), shape.at(-1) ?? 1))
+    : shape.reduce((n, d) => n * d, BYTES[dtype]);
 
-export const elementBytes = (value: Value): number => (value.type.kind === 'plan' ? 0 : BYTES[value.type.dtype]);
+export function bytesOf(type: Type, env: CostEnv): Size {
+  if (type.kind === 'plan') return 0;
+  const { dtype, shape } = type;
+  return isQuantName(dtype) ? storedBytes(dtype, shape.map(Number)) : mulSize(elements(type, env), BYTES[dtype]);
+}
+
+/** @throws Error for a quantised matrix, which is stored by rows */
+export function elementBytes({ id, type }: Value): number {
+  if (type.kind === 'plan') return 0;
+  if (isQuantName(type.dtype)) throw new Error(`%${id} is stored by rows, not by elements`);
+  return BYTES[type.dtype];
+}

@@ -7,6 +7,7 @@ import {
   dimSize,
   elementBytes,
   elements,
+  EXPERT,
   INDEX,
   numberDim,
   type OpSpec,
@@ -96,7 +97,7 @@ export const linear: OpSpec<'linear'> = {
   verify({ x, weight, bias, residual }, { epilogue, scale }, bad) {
     const s = shapes(bad);
     s.check('x', x, ROWS, 'rows', 'k');
-    s.check('weight', weight, WEIGHT, 'm', 'k');
+    s.check('weight', weight, EXPERT, 'm', 'k');
     s.check('bias', bias, WEIGHT, 'm');
     const m = s.number('m');
     const factor = epilogueFactor(epilogue);

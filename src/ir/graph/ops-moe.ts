@@ -7,12 +7,14 @@ import {
   dimSize,
   elementBytes,
   elements,
+  EXPERT,
   INDEX,
   numberDim,
   type OpSpec,
   ROWS,
   rowsOf,
   shapes,
+  storedBytes,
   tensor,
   wantCount,
   wantFinite,
@@ -176,9 +178,9 @@ export const permute: OpSpec<'moe.permute'> = {
     addSize(mulSize(mulSize(env.P, numberDim(x, 1)), elementBytes(x)), y === undefined ? 0 : bytesOf(y, env)),
 };
 
-/** Elements of a bank that a call can need: at most one expert a routed row. */
-const bankElements = (weight: Value, env: CostEnv): Size => {
-  const perExpert = numberDim(weight, 1) * numberDim(weight, 2);
+/** Bytes of a bank that a call can need: at most one expert a routed row. */
+const bankBytes = (weight: Value, env: CostEnv): Size => {
+  const perExpert = weight.type.kind === 'plan' ? 0 : storedBytes(weight.type.dtype, [numberDim(weight, 1), numberDim(weight, 2)]);
   return mulSize({ op: 'min', a: numberDim(weight, 0), b: env.P }, perExpert);
 };
 
@@ -209,12 +211,12 @@ export const groupedLinear: OpSpec<'moe.grouped_linear'> = {
     const s = shapes(bad);
     s.check('x', ins.x, ROWS, attrs.gather ? 'T' : 'P', 'k');
     s.check('ids', ins.ids, INDEX, 'T', slots);
-    s.check('weight', ins.weight, WEIGHT, experts, 'm', 'k');
+    s.check('weight', ins.weight, EXPERT, experts, 'm', 'k');
     s.check('bias', ins.bias, WEIGHT, experts, 'm');
     s.check('routeWeights', ins.routeWeights, ACT, 'T', slots);
     const m = s.number('m');
     if (m % factor !== 0) bad(`a glu weight needs an even number of rows, not ${m}`);
-    s.check('sharedWeight', ins.sharedWeight, WEIGHT, attrs.combine ? m : 'sm', 'sk');
+    s.check('sharedWeight', ins.sharedWeight, EXPERT, attrs.combine ? m : 'sm', 'sk');
     s.check('sharedBias', ins.sharedBias, WEIGHT, attrs.combine ? m : 'sm');
     s.check('sharedX', ins.sharedX, ROWS, 'T', 'sk');
     s.check('sharedGate', ins.sharedGate, ACT, 'T', 1);
@@ -239,7 +241,7 @@ export const groupedLinear: OpSpec<'moe.grouped_linear'> = {
   },
   bytes: ({ weight, x, ...rest }, attrs, env, outs) => {
     const rows = attrs.gather ? env.P : dimSize(rowsOf(x), env);
-    const read = addSize(mulSize(bankElements(weight, env), elementBytes(weight)), mulSize(rows, elementBytes(x) * numberDim(x, 1)));
+    const read = addSize(bankBytes(weight, env), mulSize(rows, elementBytes(x) * numberDim(x, 1)));
     return addSize(read, allBytes({ ...rest }, outs, env));
   },
 };

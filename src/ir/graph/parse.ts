@@ -13,7 +13,9 @@ export class GraphTextError extends Error {
   }
 }
 
-const DTYPES: Readonly<Record<DType, true>> = { f32: true, f16: true, bf16: true, i32: true, u32: true };
+const DTYPES: Readonly<Record<DType, true>> = {
+  f32: true, f16: true, bf16: true, i32: true, u32: true, int8_f16: true, int8_f32: true, int4_f16: true, int4_f32: true,
+};
 const isDType = (text: string): text is DType => Object.hasOwn(DTYPES, text);
 
 type Fail = (message: string) => never;

@@ -6,9 +6,11 @@
  * Ops are one closed, typed table: operands, attributes and results by name. Fusion sets
  * attributes on an op and rewires operands; it does not breed op names.
  */
+import type { QuantName } from '../../base/quant.ts';
 import type { Span } from '../../diagnostics/types.ts';
 
-export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u32';
+/** Only matrices of weights are quantised. They stand for the numbers that their values and scales make. */
+export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u32' | QuantName;
 
 /** `T` tokens of the call, `P` routed rows (T × slots, dropped slots leave rows unused), `cap` KV-cache capacity. */
 export type Dim = number | 'T' | 'P' | 'cap';

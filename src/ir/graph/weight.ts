@@ -1,4 +1,5 @@
 /** How the shape of a weight and its sources are to be read: banks, rows, columns. */
+import { isQuantName, QUANT_GROUP } from '../../base/quant.ts';
 import type { ParamRole, TensorSource, TensorType, Type, WeightPart } from './types.ts';
 
 export type WeightRole = Extract<ParamRole, { readonly kind: 'weight' }>;
@@ -73,6 +74,7 @@ export function weightProblems(type: TensorType, role: WeightRole): readonly str
   const layout = weightLayout(type, role);
   if (layout === undefined) return [`a weight cannot have the shape [${type.shape.join(', ')}]`];
   const problems: string[] = [];
+  if (isQuantName(type.dtype) && (layout.k === undefined || layout.k % QUANT_GROUP !== 0)) problems.push(`${type.dtype} is for rows of whole groups of ${QUANT_GROUP}`);
   const rows = role.parts.reduce((n, part) => n + part.rows, 0);
   if (rows !== layout.n) problems.push(`parts have ${rows} rows, the weight ${layout.n}`);
   for (const part of role.parts) {

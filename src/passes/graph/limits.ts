@@ -1,5 +1,5 @@
 /** The target's limits as graph passes meet them: how many buffers a node binds, and which weights one binding cannot hold. */
-import { elementBytes, shapeOf } from '../../ir/graph/op-spec.ts';
+import { shapeOf, storedBytes } from '../../ir/graph/op-spec.ts';
 import { operands, results } from '../../ir/graph/rewrite.ts';
 import type { Node, Value } from '../../ir/graph/types.ts';
 import type { Capabilities } from '../../target/types.ts';
@@ -30,10 +30,11 @@ export function bindingProblem(node: Node, caps: Capabilities): string | undefin
 
 /** Bytes of a weight of known shape. @throws Error for a symbolic dim */
 export function weightBytes(value: Value): number {
-  return shapeOf(value).reduce<number>((n, dim) => {
+  const shape = shapeOf(value).map((dim) => {
     if (typeof dim !== 'number') throw new Error(`%${value.id} has the symbolic dim ${dim}`);
-    return n * dim;
-  }, elementBytes(value));
+    return dim;
+  });
+  return value.type.kind === 'plan' ? 0 : storedBytes(value.type.dtype, shape);
 }
 
 /** Rows of the first dim that one binding holds; undefined where it holds all; 0 where not even one row fits. */

@@ -9,6 +9,10 @@ export type SizeSymbol = 'T' | 'past' | 'seq' | 'cap';
 export type Size = number | SizeSymbol | { readonly op: '+' | '*' | 'ceildiv' | 'min' | 'max'; readonly a: Size; readonly b: Size };
 
 export type ElemName = 'f32' | 'f16' | 'bf16' | 'u32' | 'i32';
+/** Quantised matrices: values, then scales. See `quant.ts`; on the device they are words (u32). */
+export type QuantName = 'int8_f16' | 'int8_f32' | 'int4_f16' | 'int4_f32';
+/** How a parameter is stored. */
+export type StoredElem = ElemName | QuantName;
 
 /** See TensorSource of the graph IR: canonical[bank][n][k] inside a checkpoint's tensor. A step of 0 for k says that there is no k: a vector, or one per expert. */
 export interface TensorSource {
@@ -25,7 +29,8 @@ export interface ManifestParam {
   readonly name: string;
   /** Canonical shape: [n], [n, k], [bank, n] or [bank, n, k]; `cap` first for state and rope tables. */
   readonly shape: readonly (number | 'cap')[];
-  readonly elem: ElemName;
+  /** Quantised only for the role `weight`, a matrix or a bank of them. */
+  readonly elem: StoredElem;
   readonly role:
     | { readonly kind: 'weight'; readonly parts: readonly { readonly rows: number; readonly sources: readonly TensorSource[] }[] }
     | { readonly kind: 'rope'; readonly inverseFrequencies: readonly number[]; readonly scale: number }

@@ -6,7 +6,7 @@ import { type Bucket, addSectionNeeds, bucketFor, ioBytes, isTokenIds, outputY, 
 import { CallBuffers, type KvContext, type RopeTables, type Weights } from './params.ts';
 import type { Program } from './program.ts';
 import { type SizeEnv, evalSize } from './size.ts';
-import { ELEM_BYTES } from './weight-data.ts';
+import { ELEM_BYTES } from './quant.ts';
 import { layerName } from './weights.ts';
 
 export interface Call {

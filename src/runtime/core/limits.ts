@@ -4,7 +4,7 @@ import type { DeviceInfo, DeviceLimits } from './backend.ts';
 import { serves } from './for-device.ts';
 import { FeatureMissingError, LimitTooSmallError, OutOfMemoryError, showBytes } from './errors.ts';
 import { bindingBytes } from './size.ts';
-import { ELEM_BYTES } from './weight-data.ts';
+import { rowBytes } from './quant.ts';
 import { matrixOf, type WeightParam, weightsOf } from './weights.ts';
 
 /** One buffer of a weight: rows [first, first + rows) of its bank · n rows. */
@@ -22,7 +22,7 @@ export function segmentsOf(param: ManifestParam & WeightParam): readonly Segment
   const segments: Segment[] = [];
   for (let first = 0; first < total; first += step) {
     const rows = Math.min(step, total - first);
-    segments.push({ first, rows, bytes: rows * k * ELEM_BYTES[param.elem] });
+    segments.push({ first, rows, bytes: rows * rowBytes(param.elem, k) });
   }
   return segments.length === 0 ? [{ first: 0, rows: 0, bytes: 0 }] : segments;
 }

@@ -1,6 +1,7 @@
 /** Reads a manifest: JSON from a package, checked before it is believed. */
 import { ABI_VERSION, type Manifest } from './abi.ts';
 import { PackageError, quote } from './errors.ts';
+import { isQuant, QUANT_GROUP, QUANT_NAMES } from './quant.ts';
 
 type Check = (value: unknown, path: string) => void;
 
@@ -37,6 +38,7 @@ const byKind = (kinds: Readonly<Record<string, Check>>): Check => (v, p) => {
 };
 
 const elem = oneOf('f32', 'f16', 'bf16', 'u32', 'i32');
+const stored = oneOf('f32', 'f16', 'bf16', 'u32', 'i32', ...QUANT_NAMES);
 const MAX_SIZE_DEPTH = 64;
 const sizeAt = (depth: number): Check => (v, p) => {
   if (typeof v === 'number') return whole(v, p);
@@ -51,7 +53,7 @@ const part = object({ rows: whole, sources: list(source) });
 const param = object({
   name: text,
   shape: list((v, p) => v === 'cap' || whole(v, p)),
-  elem,
+  elem: stored,
   role: byKind({ weight: object({ parts: list(part) }), rope: object({ inverseFrequencies: list(real), scale: real }), state: object({}) }),
   segmentRows: optional(whole),
 });
@@ -119,6 +121,11 @@ function checkReferences(m: Manifest): void {
   for (const s of m.sections) {
     const last = s.buckets[s.buckets.length - 1];
     if (last === undefined || last.maxTokens !== null || last.device !== undefined) bad(`section ${quote(s.name)} has no bucket for any number of tokens on any device`);
+    for (const p of s.params) {
+      const depth = p.shape.at(-1);
+      const whole = p.role.kind === 'weight' && p.shape.length >= 2 && typeof depth === 'number' && depth % QUANT_GROUP === 0;
+      if (isQuant(p.elem) && !whole) bad(`parameter ${quote(p.name)} has no rows of whole groups to be stored as ${p.elem}`);
+    }
     const params = new Set(s.params.map((p) => p.name));
     const ios = new Set([...s.inputs, ...s.outputs].map((x) => x.name));
     for (const bucket of s.buckets) {

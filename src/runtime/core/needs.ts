@@ -2,7 +2,7 @@
 import type { Manifest, ManifestIo, ManifestSection } from './abi.ts';
 import { InternalError } from './errors.ts';
 import { type SizeEnv, evalSize } from './size.ts';
-import { ELEM_BYTES } from './weight-data.ts';
+import { ELEM_BYTES, storedBytes } from './quant.ts';
 import { layerName, weightsOf } from './weights.ts';
 
 export type Bucket = ManifestSection['buckets'][number];
@@ -92,12 +92,12 @@ export function estimateMemory(manifest: Manifest, tokens: number, capacity: num
       const name = layerName(p.name, layer);
       if (p.role.kind === 'weight' || seen.has(name)) continue;
       seen.add(name);
-      caches += p.shape.reduce<number>((n, d) => n * (d === 'cap' ? capacity : d), ELEM_BYTES[p.elem]);
+      caches += storedBytes(p.elem, p.shape.map((d) => (d === 'cap' ? capacity : d)));
     }
   });
   let weights = 0;
   for (const { param } of weightsOf(manifest.sections, manifest.sequence)) {
-    weights += param.shape.reduce<number>((n, d) => n * Number(d), ELEM_BYTES[param.elem]);
+    weights += storedBytes(param.elem, param.shape.map(Number));
   }
   const call = [...needs.values()].reduce((a, b) => a + b, 0);
   return { weights, caches, call, total: weights + caches + call };

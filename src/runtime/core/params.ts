@@ -6,7 +6,7 @@ import { checkCallBytes, segmentsOf } from './limits.ts';
 import type { OnProgress, Program } from './program.ts';
 import type { WeightProvider } from './provider.ts';
 import { bindingBytes } from './size.ts';
-import { ELEM_BYTES } from './weight-data.ts';
+import { storedBytes } from './quant.ts';
 import { layerName, weightsOf } from './weights.ts';
 
 /** Uploads are waited for after this many bytes, so that the driver's own copies stay few. */
@@ -85,7 +85,7 @@ export function ropeTable(frequencies: readonly number[], scale: number, rows: n
 }
 
 const bytesPerRow = (param: ManifestParam): number =>
-  param.shape.reduce<number>((n, d) => n * (d === 'cap' ? 1 : d), 1) * ELEM_BYTES[param.elem];
+  storedBytes(param.elem, param.shape.map((d) => (d === 'cap' ? 1 : d)));
 
 /** Parameters of one kind, once each, with their full names. */
 function paramsOf(program: Program, kind: 'rope' | 'state'): Map<string, ManifestParam> {

@@ -11,8 +11,9 @@
  * - whole numbers (a hash router's table): the hash modulo the number of experts
  * rounded to f32, then to the parameter's storage type.
  */
-import type { ElemName } from './abi.ts';
+import type { StoredElem } from './abi.ts';
 import { hashAt, hashText, signedUnit } from './random.ts';
+import type { Refuse } from './quant.ts';
 import { roundTo } from './weight-data.ts';
 import { type WeightParam, layerName, matrixOf } from './weights.ts';
 
@@ -26,7 +27,7 @@ interface ProceduralPart {
 export interface ProceduralParam {
   /** Canonical name, the layer filled in. */
   readonly name: string;
-  readonly elem: ElemName;
+  readonly elem: StoredElem;
   readonly bank: number;
   readonly n: number;
   readonly k: number;
@@ -47,8 +48,19 @@ export function proceduralParam(param: WeightParam, layer: number | null | undef
   return { name: layerName(param.name, layer), elem: param.elem, bank, n, k, matrix: rank >= 2, parts };
 }
 
-/** Elements [begin, end) of a parameter in its canonical order; as stored (rounded to its type). */
+const refuse: Refuse = (_index, value) => {
+  throw new RangeError(`a procedural weight is ${value}`);
+};
+
+/** Elements [begin, end) of a parameter in its canonical order; as stored (rounded to its type). Of a quantised one whole rows. */
 export function proceduralWeight(param: ProceduralParam, seed: number, experts: number, begin: number, end: number): Float64Array {
+  const out = exactWeight(param, seed, experts, begin, end);
+  roundTo(out, param.elem, param.k, refuse);
+  return out;
+}
+
+/** The same before it is stored: f32. */
+export function exactWeight(param: ProceduralParam, seed: number, experts: number, begin: number, end: number): Float64Array {
   const { n, k, matrix, parts, elem } = param;
   const out = new Float64Array(end - begin);
   const isIndex = elem === 'u32' || elem === 'i32';
@@ -67,8 +79,7 @@ export function proceduralWeight(param: ProceduralParam, seed: number, experts: 
     }
   }
   if (!isIndex) {
-    roundTo(out, 'f32');
-    roundTo(out, elem);
+    roundTo(out, 'f32', k, refuse);
   }
   return out;
 }

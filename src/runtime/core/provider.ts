@@ -2,9 +2,10 @@
 import type { Manifest } from './abi.ts';
 import type { Signal } from './errors.ts';
 import { numberToBf16, numberToF16 } from './f16.ts';
-import { proceduralParam, proceduralWeight } from './procedural.ts';
+import { exactWeight, proceduralParam, proceduralWeight } from './procedural.ts';
 import type { TensorSet } from './tensors.ts';
-import { ELEM_BYTES, MAX_PIECE_BYTES, type WeightChunk, weightChunks } from './weight-data.ts';
+import { ELEM_BYTES, isQuant, packRows } from './quant.ts';
+import { MAX_PIECE_BYTES, type WeightChunk, weightChunks } from './weight-data.ts';
 import { type WeightParam, requireWeights } from './weights.ts';
 
 export interface WeightProvider {
@@ -41,6 +42,14 @@ export function proceduralProvider(seed: number, experts: number): WeightProvide
       const step = Math.max(2, Math.floor(MAX_PIECE_BYTES / 8 / Math.max(1, p.k)) & ~1);
       for (let row = 0; row < rows; row += step) {
         const count = Math.min(step, rows - row);
+        if (isQuant(p.elem)) {
+          const exact = exactWeight(p, seed, experts, (first + row) * p.k, (first + row + count) * p.k);
+          const refuse = (_index: number, value: number): never => {
+            throw new RangeError(`a procedural weight is ${value}`);
+          };
+          yield { row, rows: count, data: new Uint8Array(packRows(p.elem, exact, count, p.k, refuse).buffer) };
+          continue;
+        }
         const values = proceduralWeight(p, seed, experts, (first + row) * p.k, (first + row + count) * p.k);
         const data = new Uint8Array(values.length * ELEM_BYTES[p.elem]);
         if (p.elem === 'f32') new Float32Array(data.buffer).set(values);

@@ -1,12 +1,12 @@
 /** The elements of resolved parameters: in bounded pieces for a device, or whole in f64 for the reference. */
-import type { ElemName } from './abi.ts';
+import type { ElemName, StoredElem } from './abi.ts';
 import { type Signal, WeightsError, quote, throwIfAborted } from './errors.ts';
 import { bf16ToNumber, f16ToNumber, numberToBf16, numberToF16 } from './f16.ts';
+import { type Floats, isQuant, packRows, quantiseRows, type Refuse, rowBytes as bytesOfRow } from './quant.ts';
 import { DTYPE_BYTES } from './safetensors.ts';
 import { type TensorSet, decodeInto } from './tensors.ts';
-import { type Piece, type ResolvedParam, type WeightParam, type WeightProblem, resolveParam, weightsError } from './weights.ts';
+import { type Piece, type ResolvedParam, type WeightParam, type WeightProblem, placeOf, resolveParam, weightsError } from './weights.ts';
 
-export const ELEM_BYTES: Readonly<Record<ElemName, number>> = { f32: 4, u32: 4, i32: 4, f16: 2, bf16: 2 };
 /** Largest piece of a weight that is held in memory at once. */
 export const MAX_PIECE_BYTES: number = 64 << 20;
 
@@ -15,7 +15,7 @@ export interface WeightChunk {
   /** First row of the chunk, counted from the first row that was asked for. */
   readonly row: number;
   readonly rows: number;
-  /** Packed little-endian elements of the parameter's own type. */
+  /** Packed little-endian elements, or quantised rows, of the parameter's own type. */
   readonly data: Uint8Array;
 }
 
@@ -158,22 +158,42 @@ export async function* weightChunks(
   options: { readonly signal?: Signal | undefined; readonly maxBytes?: number } = {},
 ): AsyncGenerator<WeightChunk> {
   const maxBytes = options.maxBytes ?? MAX_PIECE_BYTES;
-  const rowBytes = param.k * ELEM_BYTES[param.elem];
-  const fit = Math.max(1, Math.floor(maxBytes / Math.max(1, rowBytes)));
+  const { elem, k } = param;
+  const rowBytes = bytesOfRow(elem, k);
+  // Quantised rows are gathered as floating-point numbers first.
+  const gathered = isQuant(elem) ? widestOf(param, set) : elem;
+  const fit = Math.max(1, Math.floor(maxBytes / Math.max(1, rowBytes, isQuant(elem) ? 8 * k : 0)));
   const step = rowBytes % 4 === 0 ? fit : Math.max(2, fit - (fit % 2));
-  const job: Job = { set, name: param.name, elem: param.elem, k: param.k, maxBytes, signal: options.signal };
+  const job: Job = { set, name: param.name, elem: gathered, k, maxBytes, signal: options.signal };
   for (let row = 0; row < rows; row += step) {
     throwIfAborted(options.signal);
     const count = Math.min(step, rows - row);
-    const out = makeTarget(param.elem, count * param.k);
+    const out = makeTarget(gathered, count * k);
     await fillRows(out, param, first + row, count, job);
-    yield { row, rows: count, data: new Uint8Array(out.buffer) };
+    const stored = isQuant(elem) && isFloats(out) ? packRows(elem, out, count, k, refusing(param, set, first + row)) : out;
+    yield { row, rows: count, data: new Uint8Array(stored.buffer) };
   }
 }
 
-/** Rounds in place to the values that `elem` can hold. */
-export function roundTo(values: Float64Array, elem: ElemName): void {
+const isFloats = (values: Target): values is Floats => values instanceof Float32Array || values instanceof Float64Array;
+
+/** f32 where it holds all values of a parameter's tensors. */
+const widestOf = ({ pieces }: ResolvedParam, set: TensorSet): 'f32' | 'f64' =>
+  pieces.some((p) => p.tensors.some((t) => set.info(t)?.dtype === 'F64')) ? 'f64' : 'f32';
+
+/** Tells which element of a checkpoint cannot be quantised; values begin with row `first`. */
+const refusing = (param: ResolvedParam, set: TensorSet, first: number): Refuse => (index, value) => {
+  const { tensor, at } = placeOf(param, set, first + Math.floor(index / param.k), index % param.k);
+  throw new WeightsError(`weight ${quote(param.name)}: ${value} at [${at.join(', ')}] of tensor ${quote(tensor)} cannot be stored as ${param.elem}`, {
+    details: { param: param.name, tensor, at, value, elem: param.elem },
+    fix: Number.isFinite(value) ? 'compile the spec with `scales f32`' : 'the checkpoint is damaged: fetch it again, or compile the spec without quantised experts',
+  });
+};
+
+/** Rounds rows of `k` in place to the values that `elem` can hold. */
+export function roundTo(values: Float64Array, elem: StoredElem, k: number, refuse: Refuse): void {
   if (elem === 'u32' || elem === 'i32') return;
+  if (isQuant(elem)) return quantiseRows(elem, values, k, refuse);
   for (let i = 0; i < values.length; i++) {
     const v = values[i] ?? 0;
     values[i] = elem === 'f16' ? f16ToNumber(numberToF16(v)) : elem === 'bf16' ? bf16ToNumber(numberToBf16(v)) : Math.fround(v);
@@ -198,6 +218,6 @@ export async function assembleF64(
   const out = new Float64Array(rows * resolved.k);
   const job: Job = { set, name: resolved.name, elem: 'f64', k: resolved.k, maxBytes: MAX_PIECE_BYTES, signal: options.signal };
   await fillRows(out, resolved, 0, rows, job);
-  if (options.stored === true) roundTo(out, param.elem);
+  if (options.stored === true) roundTo(out, param.elem, resolved.k, refusing(resolved, set, 0));
   return out;
 }

@@ -2,7 +2,7 @@
  * Where every canonical parameter comes from: holds a manifest's weights against the tensors at hand,
  * and either knows a place for each row of each parameter or reports everything that is wrong at once.
  */
-import type { ElemName, ManifestParam, ManifestSection, TensorSource } from './abi.ts';
+import type { ManifestParam, ManifestSection, StoredElem, TensorSource } from './abi.ts';
 import { WeightsError, quote } from './errors.ts';
 import { nearestNames } from './nearest.ts';
 import type { SafetensorsDType } from './safetensors.ts';
@@ -17,7 +17,7 @@ export interface WeightRole {
 export interface WeightParam {
   readonly name: string;
   readonly shape: readonly (number | 'cap')[];
-  readonly elem: ElemName;
+  readonly elem: StoredElem;
   readonly role: WeightRole;
 }
 
@@ -35,7 +35,7 @@ export interface Piece {
 
 export interface ResolvedParam {
   readonly name: string;
-  readonly elem: ElemName;
+  readonly elem: StoredElem;
   readonly bank: number;
   readonly n: number;
   readonly k: number;
@@ -92,7 +92,7 @@ function looksTransposed(expected: readonly number[], got: readonly number[]): b
 }
 
 const FLOATS: ReadonlySet<SafetensorsDType> = new Set(['F64', 'F32', 'F16', 'BF16']);
-const isFloat = (elem: ElemName): boolean => elem === 'f32' || elem === 'f16' || elem === 'bf16';
+const isFloat = (elem: StoredElem): boolean => elem !== 'u32' && elem !== 'i32';
 
 /** Names of the tensors that a source stands for. */
 function tensorNames(source: TensorSource, layer: number | null | undefined, bank: number): string[] {
@@ -148,7 +148,7 @@ function resolvePart(param: WeightParam, part: WeightRole['parts'][number], laye
   return { ...best, problems: best.problems.map((p) => ({ ...p, message: `${p.message} (nor ${others.join(', ')})` })) };
 }
 
-function problemsOf(param: string, elem: ElemName, tensor: string, info: TensorInfo | undefined, expected: readonly number[]): WeightProblem[] {
+function problemsOf(param: string, elem: StoredElem, tensor: string, info: TensorInfo | undefined, expected: readonly number[]): WeightProblem[] {
   if (info === undefined) return [{ kind: 'missing', param, tensor, message: `no tensor ${quote(tensor)} ${showShape(expected)}` }];
   if (!same(info.shape, expected)) {
     const hint = looksTransposed(expected, info.shape) ? '; it looks transposed' : '';
@@ -159,6 +159,22 @@ function problemsOf(param: string, elem: ElemName, tensor: string, info: TensorI
     return [{ kind: 'dtype', param, tensor, message: `tensor ${quote(tensor)} holds ${info.dtype}, expected ${wanted}` }];
   }
   return [];
+}
+
+/** Which tensor element (row, column) of the bank · n rows lies in, and where in it. */
+export function placeOf(param: ResolvedParam, set: TensorSet, row: number, column: number): { readonly tensor: string; readonly at: readonly number[] } {
+  const bank = Math.floor(row / param.n);
+  const inBank = row - bank * param.n;
+  const piece = param.pieces.find((p) => inBank >= p.first && inBank < p.first + p.rows);
+  if (piece === undefined) throw new RangeError(`${param.name} has no row ${row}`);
+  const tensor = piece.tensors[piece.tensors.length > 1 ? bank : 0] ?? '';
+  let offset = piece.base + bank * piece.bankStride + (inBank - piece.first) * piece.nStride + column * piece.kStride;
+  const at: number[] = [];
+  for (const dim of [...(set.info(tensor)?.shape ?? [])].reverse()) {
+    at.unshift(offset % dim);
+    offset = Math.floor(offset / dim);
+  }
+  return { tensor, at };
 }
 
 /** One parameter of one layer; `problems` grows where something is wrong, `used` by the tensors it reads or would read. */
