@@ -2,7 +2,7 @@
  * Schedules: plain records of numbers that say how a kernel family runs. They hash, print and tune.
  * This file has those of the grouped products; families with other needs define their record beside themselves.
  */
-import type { MainloopSchedule } from '../ir/kernel/types.ts';
+import type { FmaSchedule, Lanes, MainloopSchedule } from '../ir/kernel/types.ts';
 import { isWgmmaWidth } from '../target/cuda.ts';
 import type { Capabilities, Verdict } from '../target/types.ts';
 import { teamSize } from './team.ts';
@@ -21,8 +21,11 @@ export interface FmaTile extends BlockTile {
   readonly variant?: 'fma';
   readonly tm: number;
   readonly tn: number;
-  /** `register`: threads load what they multiply; `shared`: slices of both operands are staged in shared memory. */
-  readonly staging: 'register' | 'shared';
+  /**
+   * `register`: threads load what they multiply; `shared`: slices of both operands are staged in shared memory; `broadcast`: the
+   * threads of a subgroup share their rows and hand what they load of them round.
+   */
+  readonly staging: FmaSchedule['staging'];
 }
 
 /** Tensor cores of single warps: warpsM x warpsN of them side by side, slices in a ring of `stages`. */
@@ -43,7 +46,7 @@ export interface WgmmaTile extends BlockTile {
 /** What a schedule must suit: depth and access width of the operands, and matrices of weights that are read side by side. */
 export interface TileShape {
   readonly k: number;
-  readonly lanes: number;
+  readonly lanes: Lanes;
   /** 2 for gated units. */
   readonly count: number;
   /** Storage of weights and rows; f32 where not said. */
@@ -73,12 +76,17 @@ export function tileThreads(s: TileSchedule): number {
 /** Columns that a thread hands on side by side: what a map over the tile may store at once. */
 export const tileLanes = (s: TileSchedule, n: number): 1 | 2 => (s.variant === undefined || s.variant === 'fma' || n % 2 !== 0 ? 1 : 2);
 
+/** Width of an access of x where one of the weights has `lanes`: threads that hand values round load single elements each. */
+export const rowLanes = (s: TileSchedule, lanes: Lanes): Lanes => (isFma(s) && s.staging === 'broadcast' ? 1 : lanes);
+
+const isFma = (s: TileSchedule): s is FmaTile => s.variant === undefined || s.variant === 'fma';
+
 /** Bytes of shared memory the main loop stages: slices of fma lie as [depth / lanes][rows + 1], those of tensor cores as [rows][bk] in 16 bits. */
 export function tileSharedBytes(s: TileSchedule, shape: TileShape): number {
   if (s.variant === 'mma-sync') return 2 * s.stages * s.bk * (s.bm + shape.count * s.bn);
   // A full and an empty barrier a stage, and room to begin at a multiple of 1024.
   if (s.variant === 'wgmma') return 2 * s.stages * s.bk * (s.bm + shape.count * s.bn) + 16 * s.stages + 1024;
-  if (s.staging === 'register') return 0;
+  if (s.staging !== 'shared') return 0;
   const depth = Math.ceil(Math.min(s.bk, shape.k) / shape.lanes) * shape.lanes;
   return 4 * depth * (s.bm + 1 + shape.count * (s.bn + 1));
 }
@@ -132,11 +140,22 @@ function legalWgmma(s: WgmmaTile, shape: TileShape, caps: Capabilities): Verdict
   return sums > MAX_FRAGMENT_SUMS ? no(`${sums} sums a thread, at most ${MAX_FRAGMENT_SUMS} stay in registers`) : YES;
 }
 
-function legalFma(s: FmaTile, shape: TileShape): Verdict {
+/** Threads side by side that share rows: whole subgroups of them, where rows are handed round. */
+function legalBroadcast(s: FmaTile, caps: Capabilities): Verdict {
+  const size = caps.subgroups ? caps.subgroupSize : undefined;
+  if (size === undefined) return no(`subgroups of ${caps.profile} have no known size`);
+  const across = s.bn / s.tn;
+  return across % size === 0 ? YES : no(`${across} threads share rows, subgroups have ${size}`);
+}
+
+function legalFma(s: FmaTile, shape: TileShape, caps: Capabilities): Verdict {
   if (s.bm % s.tm !== 0) return no(`tm ${s.tm} does not divide bm ${s.bm}`);
   if (s.bn % s.tn !== 0) return no(`tn ${s.tn} does not divide bn ${s.bn}`);
   if (s.staging === 'shared' && s.bk % shape.lanes !== 0) return no(`bk ${s.bk} is no multiple of ${shape.lanes} lanes`);
-  const values = shape.count * s.tm * s.tn + shape.lanes * (s.tm + shape.count * s.tn);
+  const shares = s.staging === 'broadcast' ? legalBroadcast(s, caps) : YES;
+  if (!shares.ok) return shares;
+  const { lanes, count } = shape;
+  const values = count * s.tm * s.tn + rowLanes(s, lanes) * s.tm + lanes * count * s.tn;
   return values > MAX_THREAD_VALUES ? no(`${values} values a thread, at most ${MAX_THREAD_VALUES} stay in registers`) : YES;
 }
 
@@ -147,7 +166,7 @@ export function legalTile(s: TileSchedule, shape: TileShape, caps: Capabilities)
       return no(`${name} is ${value}, not a whole number from 1 up`);
   }
   const own =
-    s.variant === 'mma-sync' ? legalMma(s, shape, caps) : s.variant === 'wgmma' ? legalWgmma(s, shape, caps) : legalFma(s, shape);
+    s.variant === 'mma-sync' ? legalMma(s, shape, caps) : s.variant === 'wgmma' ? legalWgmma(s, shape, caps) : legalFma(s, shape, caps);
   if (!own.ok) return own;
   const threads = tileThreads(s);
   if (threads > caps.maxThreadsPerBlock) return no(`${threads} threads, the device has ${caps.maxThreadsPerBlock} a block`);

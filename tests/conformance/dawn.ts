@@ -37,6 +37,13 @@ export function dawnDevice(): Promise<GPUDevice> {
   return devicePromise;
 }
 
+/** Threads of every subgroup of the device; undefined where they differ, or there are none. */
+export async function subgroupSize(): Promise<number | undefined> {
+  const device = await dawnDevice();
+  const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
+  return device.features.has('subgroups') && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize : undefined;
+}
+
 const bytesOf = (a: Memory[string]): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
 const pad4 = (n: number): number => Math.max(4, Math.ceil(n / 4) * 4);
 

@@ -3,10 +3,10 @@ import { legalMatvec, legalTile, tileSharedBytes, tileThreads } from '../../src/
 import type { FmaTile } from '../../src/kernels/index.ts';
 import { groupedSchedule } from '../../src/kernels/moe/grouped.ts';
 import { WEBGPU_BASELINE } from '../../src/target/types.ts';
-import type { Verdict } from '../../src/target/types.ts';
+import type { Capabilities, Verdict } from '../../src/target/types.ts';
 
 const good: FmaTile = { bm: 8, bn: 64, bk: 16, tm: 4, tn: 4, staging: 'shared' };
-const shape = { k: 128, lanes: 4, count: 2 };
+const shape = { k: 128, lanes: 4, count: 2 } as const;
 const why = (v: Verdict): string => (v.ok ? 'legal' : v.why);
 
 describe('schedules', () => {
@@ -20,6 +20,12 @@ describe('schedules', () => {
     expect(check({ bk: 6 })).toMatch(/multiple of 4 lanes/);
     expect(check({ bk: 64 })).toMatch(/bytes of shared memory/);
     expect(check({ bm: 16, tm: 16, tn: 8, staging: 'register' })).toMatch(/values a thread/);
+    const eights: Capabilities = { ...WEBGPU_BASELINE, subgroups: true, subgroupSize: 8 };
+    const shares = (s: Partial<FmaTile>, caps = eights): string => why(legalTile({ ...good, staging: 'broadcast', ...s }, shape, caps));
+    expect(shares({})).toBe('legal');
+    expect(shares({ bn: 48 })).toMatch(/12 threads share rows, subgroups have 8/);
+    expect(shares({}, { ...eights, subgroups: false })).toMatch(/no known size/);
+    expect(shares({}, { ...WEBGPU_BASELINE, subgroups: true })).toMatch(/no known size/);
     expect(why(legalMatvec({ block: 32, team: 3, cols: 1 }, 1, WEBGPU_BASELINE))).toMatch(/does not divide/);
     expect(why(legalMatvec({ block: 256, team: 2, cols: 9 }, 2, WEBGPU_BASELINE))).toMatch(/shared memory/);
     expect(why(legalMatvec({ block: 512, team: 1, cols: 1 }, 1, WEBGPU_BASELINE))).toMatch(/512 threads/);

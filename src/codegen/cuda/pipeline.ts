@@ -13,5 +13,8 @@ const VARIANTS: readonly MainloopVariant[] = [mmaSync];
  * Tile level → simt level for the device. Throws InvalidKernelError on a kernel that is not well formed.
  * Subgroup operations name all 32 lanes: they need a block of whole warps.
  */
-export const finishCuda = (kernel: Kernel, caps: Capabilities): Kernel =>
-  finishKernel(specialise(kernel), { subgroups: caps.subgroups && kernel.block % (caps.subgroupSize ?? 1) === 0, variants: VARIANTS });
+export function finishCuda(kernel: Kernel, caps: Capabilities): Kernel {
+  const { subgroupSize } = caps;
+  const subgroups = caps.subgroups && kernel.block % (subgroupSize ?? 1) === 0;
+  return finishKernel(specialise(kernel), { subgroups, ...(subgroupSize !== undefined && { subgroupSize }), variants: VARIANTS });
+}

@@ -209,10 +209,14 @@ export type ExprOf<K extends Expr['k']> = Extract<Expr, { readonly k: K }>;
 /** How a main loop is run; plain data, by the variant that runs it. */
 export type MainloopSchedule = FmaSchedule | MmaSyncSchedule | WgmmaSchedule;
 
-/** On any target. `register`: no shared memory, each thread loads what it needs. `shared`: operands staged in shared memory. */
+/**
+ * On any target. `register`: no shared memory, each thread loads what it needs. `shared`: operands staged in shared memory.
+ * `broadcast`: the threads of a subgroup share rows of a; each loads a part of their depth and hands it round. Where subgroups of
+ * one known size are not to be had it is expanded as `register`.
+ */
 export interface FmaSchedule {
   readonly variant: 'fma';
-  readonly staging: 'register' | 'shared';
+  readonly staging: 'register' | 'shared' | 'broadcast';
   /** Rows and columns of the tile that one thread accumulates. */
   readonly tm: number;
   readonly tn: number;

@@ -10,7 +10,7 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
 import { walkTiles } from '../persistent.ts';
-import { mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
+import { mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { MatvecSchedule, TileSchedule } from '../schedule.ts';
 import {
   define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
@@ -94,7 +94,8 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   const columns = segmentOf(byHead ? {} : p, p.n);
   wantIndexable(family, 'the weight', heads.most * p.products * columns.most * depth);
 
-  const x = globalBuffer('x', p.xElem ?? 'f32', lanes);
+  const xLanes = rowLanes(tileSchedule, lanes);
+  const x = globalBuffer('x', p.xElem ?? 'f32', xLanes);
   const weight = globalBuffer('weight', p.weightElem, lanes);
   const yLanes = tileLanes(s, p.n);
   const y = globalBuffer('y', p.yElem ?? 'f32', yLanes);
@@ -124,10 +125,10 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   const ragged = p.segmentRows !== undefined || p.n % s.bn !== 0;
   const compute = (bm: number, tm: number, name: string): readonly Stmt[] => {
     const tile: Tile = { name, rows: bm, cols: s.bn, count: p.products };
-    const access = (row: Expr, col: Expr): Expr => b.add(b.mul(row, b.u32(depth)), b.div(col, b.u32(lanes)));
+    const access = (row: Expr, col: Expr, width = lanes): Expr => b.add(b.mul(row, b.u32(p.k / width)), b.div(col, b.u32(width)));
     const a = b.view(
       x,
-      (r, kk) => access(headRow(r), kk),
+      (r, kk) => access(headRow(r), kk, xLanes),
       bm === 1 ? undefined : (r) => b.lt(b.add(row0, r), rows),
       byHead ? undefined : { first: row0 },
     );

@@ -1,6 +1,6 @@
 /** What the kernels of `moe.grouped_linear` share: parameters, the bound segment of the bank, epilogues. */
 import * as b from '../../ir/kernel/build.ts';
-import type { Buffer, Elem, Expr, ScalarName } from '../../ir/kernel/types.ts';
+import type { Buffer, Elem, Expr, Lanes, ScalarName } from '../../ir/kernel/types.ts';
 import { segmentOf, segmentScalars } from '../dense/common.ts';
 import { applyEpilogue, epilogueCount, epilogueName } from '../epilogue.ts';
 import { globalBuffer, lanesFor } from './common.ts';
@@ -29,7 +29,7 @@ export interface Side {
   readonly n: number;
   readonly k: number;
   readonly lanes: Buffer['lanes'];
-  /** Accesses of a row of x or of a weight. */
+  /** Accesses of a row of the weight, `lanes` elements each; rows of x may come in smaller ones. */
   readonly depth: number;
   readonly x: Buffer;
   readonly weight: Buffer;
@@ -41,17 +41,24 @@ export interface Sides {
   readonly shared: Side | undefined;
 }
 
-/** Binds x, weights and biases of both sides. `streamed`: no weight is read twice soon. */
-export function bindSides(p: GroupedProblem, params: Params, streamed = false): Sides {
+interface SideOptions {
+  /** No weight is read twice soon. */
+  readonly streamed?: boolean;
+  /** Width of an access of x where one of the weight has `lanes`; the same where not said. */
+  readonly xLanes?: (lanes: Lanes) => Lanes;
+}
+
+/** Binds x, weights and biases of both sides. */
+export function bindSides(p: GroupedProblem, params: Params, { streamed = false, xLanes = (lanes) => lanes }: SideOptions = {}): Sides {
   const read = (operand: string, elem: Elem, wide: Buffer['lanes']): Buffer => params.bind(operand, elem, wide, streamed);
   const lanes = lanesFor(p.k);
-  const x = params.bind('x', p.xElem ?? 'f32', lanes);
+  const x = params.bind('x', p.xElem ?? 'f32', xLanes(lanes));
   const weight = read('weight', p.weightElem, lanes);
   const routed: Side = { n: p.n, k: p.k, lanes, depth: p.k / lanes, x, weight, bias: params.maybe(p.biasElem, 'bias') };
   const s = p.shared;
   if (s === undefined) return { routed, shared: undefined };
   const wide = lanesFor(s.k);
-  const sx = s.ownX ? params.bind('sharedX', s.xElem ?? 'f32', wide) : x;
+  const sx = s.ownX ? params.bind('sharedX', s.xElem ?? 'f32', xLanes(wide)) : x;
   const sw = read('sharedWeight', s.weightElem, wide);
   return {
     routed,
@@ -71,7 +78,7 @@ export interface CombineOperands extends Sides {
 
 /** Binds what a product with the sum over the slots reads and writes, in the order of its kernels' parameters. */
 export function bindCombine(p: GroupedProblem, params: Params, streamed = false): CombineOperands {
-  const sides = bindSides(p, params, streamed);
+  const sides = bindSides(p, params, { streamed });
   const ids = params.bind('ids', 'u32');
   const plan = p.mode === 'sorted' && !p.gather ? planBuffer() : undefined;
   if (plan !== undefined) params.list.push(['plan', plan]);

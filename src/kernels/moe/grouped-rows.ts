@@ -20,7 +20,7 @@ import { columnsOf, dots, storing } from './matvec.ts';
 export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabilities): Launch {
   const count = epilogueCount(p.epilogue);
   const params = new Params();
-  const { routed, shared } = bindSides(p, params, bySubgroups(s, caps));
+  const { routed, shared } = bindSides(p, params, { streamed: bySubgroups(s, caps) });
   const ids = params.bind('ids', 'u32');
   const routeWeights = params.maybe(p.routeWeights, 'routeWeights');
   const y = params.bind('y', p.yElem ?? 'f32');

@@ -10,7 +10,7 @@ import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
 import { walkTiles } from '../persistent.ts';
-import { kernelSharedBytes, mainloopSchedule, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
+import { kernelSharedBytes, mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { TileSchedule, TileShape } from '../schedule.ts';
 import { define, launch, line } from './common.ts';
 import { Params, bindSides, finishRow, groupedName, groupedScalars, inFirstSegment, localExpert, weightRow } from './grouped-parts.ts';
@@ -44,7 +44,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   if (s.bm !== p.tileRows) throw new Error(`grouped_linear: the schedule has tiles of ${s.bm} rows, the plan of ${p.tileRows}`);
   const count = epilogueCount(p.epilogue);
   const params = new Params();
-  const { routed, shared } = bindSides(p, params);
+  const { routed, shared } = bindSides(p, params, { xLanes: (lanes) => rowLanes(s, lanes) });
   const plan = planBuffer();
   params.list.splice(1, 0, ['plan', plan]);
   const routeWeights = params.maybe(p.routeWeights, 'routeWeights');
@@ -160,9 +160,15 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
   const acc: Tile = { name: t.name, rows: s.bm, cols: s.bn, count };
   const ragged = side.n % s.bn !== 0;
   const exists = (c: Expr): Expr => b.lt(b.add(col0, c), b.u32(side.n));
-  const access = (kk: Expr): Expr => b.div(kk, b.u32(side.lanes));
+  const access = (kk: Expr, lanes = side.lanes): Expr => b.div(kk, b.u32(lanes));
   const inRows = (r: Expr): Expr => b.lt(r, t.rows);
-  const a = b.view(side.x, (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.depth)), access(kk)), inRows, t.firstX === undefined ? undefined : { first: t.firstX });
+  const { lanes: xLanes } = side.x;
+  const a = b.view(
+    side.x,
+    (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.k / xLanes)), access(kk, xLanes)),
+    inRows,
+    t.firstX === undefined ? undefined : { first: t.firstX },
+  );
   const rows = count * side.n;
   const banks = Array.from({ length: count }, (_, i) =>
     b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined, {

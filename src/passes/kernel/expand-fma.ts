@@ -7,6 +7,7 @@ import type { FmaSchedule, MainloopSchedule, Stmt, StmtOf } from '../../ir/kerne
 import { instantiate } from '../../ir/kernel/walk.ts';
 import { fmaBlocks, fmaProducts } from './expand-fma-products.ts';
 import { rowBindings } from './expand-products.ts';
+import { broadcasts, expandBroadcast } from './expand-broadcast.ts';
 import { expandRegister } from './expand-register.ts';
 import { expandShared } from './expand-shared.ts';
 import type { Fresh } from './fresh.ts';
@@ -22,28 +23,32 @@ function want(schedule: MainloopSchedule): FmaSchedule {
   return schedule;
 }
 
-export const fmaVariant: MainloopVariant = {
-  name: 'fma',
-  start(tile, schedule, block, fresh) {
-    const { tm, tn } = want(schedule);
-    const layout = tileLayout(tile, tm, tn, block, fresh);
-    const state: TileState = {
-      declare: layout.declare,
-      mainloop(s, written) {
-        if (want(s.schedule).staging === 'shared') return expandShared(s, layout, block, fresh, written);
-        return { shared: [], body: inOwners(layout, block, expandRegister(s, layout, fresh, written)) };
-      },
-      map: (s, rows) => expandMap(s, layout, block, fresh, rows),
-      products: fmaProducts(layout, block, fresh, (tile) => layouts.get(tile)),
-    };
-    layouts.set(state, layout);
-    return state;
-  },
-  blocks: fmaBlocks,
-};
-
-/** Of the tiles of kernels under way. */
-const layouts = new WeakMap<TileState, TileLayout>();
+/** @param subgroupSize threads of every subgroup; absent where that is not known, or subgroup operations may not be used */
+export function fmaVariant(subgroupSize: number | undefined): MainloopVariant {
+  const layouts = new Map<TileState, TileLayout>();
+  return {
+    name: 'fma',
+    start(tile, schedule, block, fresh) {
+      const { tm, tn } = want(schedule);
+      const layout = tileLayout(tile, tm, tn, block, fresh);
+      const state: TileState = {
+        declare: layout.declare,
+        mainloop(s, written) {
+          const { staging } = want(s.schedule);
+          if (staging === 'shared') return expandShared(s, layout, block, fresh, written);
+          if (staging === 'broadcast' && subgroupSize !== undefined && broadcasts(layout, block, subgroupSize))
+            return { shared: [], body: expandBroadcast(s, layout, subgroupSize, fresh, written) };
+          return { shared: [], body: inOwners(layout, block, expandRegister(s, layout, fresh, written)) };
+        },
+        map: (s, rows) => expandMap(s, layout, block, fresh, rows),
+        products: fmaProducts(layout, block, fresh, (other) => layouts.get(other)),
+      };
+      layouts.set(state, layout);
+      return state;
+    },
+    blocks: fmaBlocks,
+  };
+}
 
 /** The body once per element the thread owns, its names made unique. */
 function expandMap(s: StmtOf<'tile.map'>, layout: TileLayout, block: number, fresh: Fresh, rowValues: RowValues): readonly Stmt[] {

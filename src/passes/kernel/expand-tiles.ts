@@ -16,6 +16,8 @@ import type { MainloopVariant, TileState } from './variant.ts';
 export interface ExpandOptions {
   /** Whether reductions may use subgroup operations. */
   readonly subgroups: boolean;
+  /** Threads of every subgroup, where that is known: main loops may then hand values round in subgroups. */
+  readonly subgroupSize?: number;
   /** The target's own variants of main loops. */
   readonly variants?: readonly MainloopVariant[];
 }
@@ -52,7 +54,7 @@ export function expandTiles(source: Kernel, options: ExpandOptions): Kernel {
   const { block } = kernel;
   const written = writtenBuffers(kernel.body);
   const scheduleOf = schedules(kernel.body);
-  const variants = new Map([fmaVariant, ...(options.variants ?? [])].map((v) => [v.name, v]));
+  const variants = new Map([fmaVariant(options.subgroups ? options.subgroupSize : undefined), ...(options.variants ?? [])].map((v) => [v.name, v]));
   const states = new Map<string, TileState>();
   const shared: Buffer[] = [];
   const pool = new ReducePool(fresh);

@@ -13,6 +13,8 @@ import type { MainloopVariant } from './variant.ts';
 
 export interface FinishOptions {
   readonly subgroups: boolean;
+  /** Threads of every subgroup, where that is known. */
+  readonly subgroupSize?: number;
   /** The target's own variants of main loops; with any, its machine instructions may stand in the kernel. */
   readonly variants?: readonly MainloopVariant[];
 }

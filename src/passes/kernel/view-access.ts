@@ -76,15 +76,18 @@ export function rowAccess(view: View, row: Expr, hoisted: Hoisted, name: string)
 /**
  * Statements that bind `name` to one access of the row at element column `col`, as f32. A branch, not a
  * select, guards buffers that the kernel writes: another thread may be writing the cell a select would read.
+ *
+ * @param used false where nobody looks at the value: the access may lie beyond the row and is not made
  */
-export function readRow(row: RowAccess, col: Expr, name: string, written: ReadonlySet<string>): readonly Stmt[] {
+export function readRow(row: RowAccess, col: Expr, name: string, written: ReadonlySet<string>, used?: Expr): readonly Stmt[] {
   const { view, guard } = row;
   const index = substitute(row.index, new Map([[view.col, col]]));
-  if (guard === undefined) return [b.let_(name, b.loadF32(view.buf, index))];
+  const reads = used === undefined ? guard : guard === undefined ? used : b.and(used, guard);
+  if (reads === undefined) return [b.let_(name, b.loadF32(view.buf, index))];
   const zero = b.splat(view.buf.lanes, b.f32(0));
   if (written.has(view.buf.name) || canFault(index)) {
-    return [b.var_(name, zero), b.if_(guard, [b.assign(name, b.loadF32(view.buf, index))])];
+    return [b.var_(name, zero), b.if_(reads, [b.assign(name, b.loadF32(view.buf, index))])];
   }
-  const safe = b.loadF32(view.buf, b.select(guard, index, b.u32(0)));
-  return [b.let_(name, b.select(guard, safe, zero))];
+  const safe = b.loadF32(view.buf, b.select(reads, index, b.u32(0)));
+  return [b.let_(name, guard === undefined ? safe : b.select(guard, safe, zero))];
 }

@@ -14,7 +14,7 @@ import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
 import type { FinishOptions } from '../../../src/passes/kernel/pipeline.ts';
 
 export interface Mutation {
-  readonly kind: 'barrier' | 'bound' | 'guard' | 'loop' | 'size';
+  readonly kind: 'barrier' | 'bound' | 'guard' | 'lane' | 'loop' | 'size';
   /** What was changed, and where. */
   readonly what: string;
   readonly kernel: Kernel;
@@ -69,6 +69,10 @@ function widen(e: Expr): Expr | undefined {
   return undefined;
 }
 
+/** A broadcast reads another lane. */
+const elsewhere = (e: Expr): Expr | undefined =>
+  e.k === 'subgroup' && e.lane !== undefined ? { ...e, lane: e.lane === 0 ? 1 : e.lane - 1 } : undefined;
+
 type Put = (kind: Mutation['kind'], what: string, path: Path, f: (s: Stmt) => readonly Stmt[]) => void;
 
 /** Conditions made true and bounds made one larger, of the statement at `path`. */
@@ -91,12 +95,12 @@ function mutateBounds(path: Path, stmt: Stmt, put: Put): void {
     put('loop', `to + ${more}: ${where}`, path, () => [{ ...stmt, to: b.add(stmt.to, b.u32(more)) }]);
   }
   for (const [i, e] of exprsOf(stmt).entries()) {
-    for (const changed of changedOnce(e, widen)) {
-      put('bound', `bound + 1 in expression ${i}: ${where}`, path, (s) => {
-        let n = -1;
-        return [mapExprsOf(s, (x) => (++n === i ? changed : x))];
-      });
-    }
+    const replace = (changed: Expr) => (s: Stmt): readonly Stmt[] => {
+      let n = -1;
+      return [mapExprsOf(s, (x) => (++n === i ? changed : x))];
+    };
+    for (const changed of changedOnce(e, widen)) put('bound', `bound + 1 in expression ${i}: ${where}`, path, replace(changed));
+    for (const changed of changedOnce(e, elsewhere)) put('lane', `another lane in expression ${i}: ${where}`, path, replace(changed));
   }
 }
 
@@ -178,9 +182,10 @@ export interface MutationOptions extends Partial<FinishOptions> {
 
 /** Expects some run to notice every mutation of a kernel as its family gives it (unfinished). */
 export function expectEveryMutationCaught(kernel: Kernel, runs: readonly MutationRun[], options: MutationOptions = {}): void {
-  const { equivalent = [], subgroups = false } = options;
-  const mutants = mutations(kernel, { subgroups });
-  const left = survivors(finishKernel(kernel, { subgroups }), mutants, runs).map((m) => `${m.kind}: ${m.what}`);
+  const { equivalent = [], subgroups = false, ...rest } = options;
+  const finish = { subgroups, ...rest };
+  const mutants = mutations(kernel, finish);
+  const left = survivors(finishKernel(kernel, finish), mutants, runs).map((m) => `${m.kind}: ${m.what}`);
   const unexpected = left.filter((what) => !equivalent.some((r) => r.test(what)));
   expect(unexpected).toEqual([]);
   for (const r of equivalent) expect(left.some((what) => r.test(what)), `${r} names no surviving mutant`).toBe(true);

@@ -13,12 +13,16 @@ import type { Capabilities } from '../../../src/target/types.ts';
 export const CAPS: Capabilities = WEBGPU_BASELINE;
 /** A device with so few blocks per dimension that every grid of a test is folded. */
 export const NARROW: Capabilities = { ...CAPS, maxGrid: 3 };
+/** A device whose subgroups have one small size, as software has. */
+export const FOURS: Capabilities = { ...CAPS, subgroups: true, subgroupSize: 4 };
 
 export interface Call {
   readonly T: number;
   readonly past?: number;
   readonly constants?: Partial<Record<ScalarName, number>>;
   readonly subgroups?: boolean;
+  /** Threads of a subgroup: known to the expansion too; 32 where not said. */
+  readonly subgroupSize?: number | undefined;
 }
 
 /** By operand name; results are allocated by the caller and written in place. */
@@ -43,20 +47,20 @@ export function memoryOf(launch: Launch, operands: Operands): Record<string, Typ
 const finished = new Map<string, Kernel>();
 
 /** `finishKernel`, each kernel once. */
-export function finish(kernel: Kernel, subgroups: boolean): Kernel {
-  const key = `${subgroups} ${JSON.stringify(kernel)}`;
-  const made = finished.get(key) ?? finishKernel(kernel, { subgroups });
+export function finish(kernel: Kernel, subgroups: boolean, subgroupSize?: number): Kernel {
+  const key = `${subgroups} ${subgroupSize} ${JSON.stringify(kernel)}`;
+  const made = finished.get(key) ?? finishKernel(kernel, { subgroups, ...(subgroupSize !== undefined && { subgroupSize }) });
   finished.set(key, made);
   return made;
 }
 
 /** Runs on the interpreter; `y` counts as never written, and every cell of it must be, unless `partial`. */
 export function run(launch: Launch, operands: Operands, call: Call, partial = false): void {
-  const { T, past = 0, constants = {}, subgroups = false } = call;
-  const kernel = finish(launch.kernel, subgroups);
+  const { T, past = 0, constants = {}, subgroups = false, subgroupSize } = call;
+  const kernel = finish(launch.kernel, subgroups, subgroupSize);
   const poison = launch.kernel.params.some((p) => p.name === 'y') ? ['y'] : [];
   const outcome = interpret(kernel, {
-    grid: gridOf(launch, T), memory: memoryOf(launch, operands), scalars: { T, past, ...constants }, poison,
+    grid: gridOf(launch, T), memory: memoryOf(launch, operands), scalars: { T, past, ...constants }, poison, ...(subgroupSize !== undefined && { subgroupSize }),
   });
   if (!partial) for (const cells of Object.values(outcome.unwritten)) expect(cells).toEqual([]);
 }

@@ -4,7 +4,7 @@ import type { HeadLinearProblem, LinearProblem } from '../../../src/kernels/dens
 import { linearSchedule } from '../../../src/kernels/dense/matmul.ts';
 import type { LinearSchedule } from '../../../src/kernels/dense/matmul.ts';
 import { evalSize } from '../../../src/base/size.ts';
-import { CAPS, NARROW, expectClose, expectSameBits, gridOf, random, run, stored } from './harness.ts';
+import { CAPS, FOURS, NARROW, expectClose, expectSameBits, gridOf, random, run, stored } from './harness.ts';
 import { referenceAct, referenceGlu } from './reference.ts';
 
 const problem = (p: Partial<LinearProblem>): LinearProblem => ({
@@ -16,6 +16,7 @@ const TILES: readonly LinearSchedule[] = [
   { bm: 4, bn: 16, tm: 2, tn: 4, bk: 4, staging: 'shared', oneRow: 0 },
   { bm: 1, bn: 4, tm: 1, tn: 1, bk: 8, staging: 'shared', oneRow: 0 },
 ];
+const BROADCAST: LinearSchedule = { bm: 8, bn: 8, tm: 4, tn: 2, bk: 8, staging: 'broadcast', oneRow: 0 };
 const MATVEC: LinearSchedule = { bm: 8, bn: 8, tm: 8, tn: 1, bk: 8, staging: 'register', oneRow: 1 };
 
 interface Data {
@@ -60,7 +61,7 @@ function reference(p: LinearProblem, d: Data, rows: number): Float64Array {
 
 function compute(p: LinearProblem, d: Data, T: number, s?: LinearSchedule, caps = CAPS): Float32Array {
   const y = new Float32Array(T * (p.rowsPerToken ?? 1) * p.n);
-  run(linear(p, s, caps), { x: d.x, weight: d.weight.data, bias: d.bias.data, residual: d.residual, y }, { T });
+  run(linear(p, s, caps), { x: d.x, weight: d.weight.data, bias: d.bias.data, residual: d.residual, y }, { T, subgroups: caps.subgroups, subgroupSize: caps.subgroupSize });
   return y;
 }
 
@@ -73,7 +74,9 @@ describe('linear', () => {
         const first = compute(p, d, T, TILES[0]);
         expectClose(first, reference(p, d, T));
         for (const s of TILES.slice(1)) expectSameBits(compute(p, d, T, s), first);
+        expectSameBits(compute(p, d, T, BROADCAST, FOURS), first);
         if (T <= 8) expectSameBits(compute({ ...p, maxRows: 8 }, d, T, MATVEC), first);
+        if (T <= 8) expectSameBits(compute({ ...p, maxRows: 8 }, d, T, { ...BROADCAST, tm: 8, oneRow: 1 }, FOURS), first);
       }
     }
   });
@@ -104,6 +107,7 @@ describe('linear', () => {
         const d = makeData(p, 5);
         const first = compute(p, d, 5, TILES[0]);
         expectClose(first, reference(p, d, 5), 4e-6);
+        expectSameBits(compute(p, d, 5, BROADCAST, FOURS), first);
         expectSameBits(compute({ ...p, maxRows: 5 }, d, 5, MATVEC), first);
         expectSameBits(compute(p, d, 5, TILES[1]), first);
       }

@@ -89,7 +89,7 @@ export function check(p: GroupedProblem, T: number, ids: Uint32Array, schedule?:
     run(
       launch,
       { ...operands, weight: part('weight'), y, shared },
-      { T, constants, subgroups: caps.subgroups },
+      { T, constants, subgroups: caps.subgroups, subgroupSize: caps.subgroupSize },
       whole ? results : once,
       whole && p.combine ? [] : ['y', ...(whole ? [] : ['shared'])],
     );

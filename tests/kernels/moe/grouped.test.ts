@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { combine, groupedLinear } from '../../../src/kernels/index.ts';
 import type { Epilogue, GroupedProblem, GroupedSchedule } from '../../../src/kernels/index.ts';
 import { CLAMPED, type Form, GLU, check, makeData, problem } from './grouped-check.ts';
-import { CAPS, NARROW, expectSameBits, run } from './harness.ts';
+import { CAPS, FOURS, NARROW, expectSameBits, run } from './harness.ts';
 import { makeIds } from './plans.ts';
 
 describe('grouped linear', () => {
@@ -126,6 +126,28 @@ describe('grouped linear', () => {
       });
     });
   }
+
+  it('has the same bits where subgroups hand rows round', () => {
+    const shared = { n: 30, k: 28, weightElem: 'f32', ownX: false, gate: false } as const;
+    for (const [k, tm, tn, bn] of [[28, 4, 2, 8], [7, 2, 1, 8], [40, 4, 1, 4]] as const) {
+      const size = { experts: 4, slots: 3, n: 21, k };
+      const tile = { bm: 4, bn, bk: 4, tm, tn, staging: 'broadcast' } as const;
+      const forms: Partial<GroupedProblem>[] = [
+        { gather: true, epilogue: GLU, shared: { ...shared, k } },
+        { gather: true, epilogue: GLU, biasElem: 'f32', routeWeights: true, segmentRows: 3 },
+        { shared: { ...shared, k: 12, ownX: true }, weightElem: 'f16' },
+      ];
+      for (const form of forms) {
+        const p = problem({ ...size, ...form });
+        const first = check(p, 7, makeIds(7, 3, 4, 7, 0.2), { tile: { ...tile, staging: 'register' } });
+        const other = check(p, 7, makeIds(7, 3, 4, 7, 0.2), { tile }, FOURS);
+        expectSameBits(other.y, first.y);
+        expectSameBits(other.shared, first.shared);
+      }
+    }
+    expect(() => groupedLinear(problem({ experts: 4, slots: 3, n: 21, k: 28 }), { tile: { bm: 4, bn: 8, bk: 4, tm: 4, tn: 2, staging: 'broadcast' } }, CAPS))
+      .toThrow(/no known size/);
+  });
 
   it('splits the depth over teams', () => {
     const size = { mode: 'direct', experts: 4, slots: 2, n: 21, k: 40 } as const;

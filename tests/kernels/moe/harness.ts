@@ -14,13 +14,15 @@ import type { Capabilities } from '../../../src/target/types.ts';
 import { memoryOf } from '../dense/harness.ts';
 import type { MutationRun } from '../../ir/kernel/mutate.ts';
 
-export { CAPS, NARROW, expectClose, expectSameBits, maxRelative, random, stored } from '../dense/harness.ts';
+export { CAPS, FOURS, NARROW, expectClose, expectSameBits, maxRelative, random, stored } from '../dense/harness.ts';
 
 export interface Call {
   readonly T: number;
   readonly seq?: number;
   readonly constants?: Partial<Record<ScalarName, number>>;
   readonly subgroups?: boolean;
+  /** Threads of a subgroup: known to the expansion too; 32 where not said. */
+  readonly subgroupSize?: number | undefined;
 }
 
 export type Operands = Readonly<Record<string, TypedArray>>;
@@ -28,8 +30,8 @@ export type Operands = Readonly<Record<string, TypedArray>>;
 const finishedKernels = new WeakMap<Kernel, Kernel>();
 
 /** Finishes a kernel, once for all runs of it. */
-export function finished(kernel: Kernel, subgroups = false): Kernel {
-  if (subgroups) return finishKernel(kernel, { subgroups });
+export function finished(kernel: Kernel, subgroups = false, subgroupSize?: number): Kernel {
+  if (subgroups) return finishKernel(kernel, { subgroups, ...(subgroupSize !== undefined && { subgroupSize }) });
   const known = finishedKernels.get(kernel) ?? finishKernel(kernel, { subgroups: false });
   finishedKernels.set(kernel, known);
   return known;
@@ -79,7 +81,7 @@ export function run(
     scratch[s.name] = s.elem === 'f32' ? new Float32Array(evalSize(s.size, env)) : new Uint32Array(evalSize(s.size, env));
   const written = new Set<string>();
   for (const launch of group.launches) {
-    const kernel = finished(launch.kernel, call.subgroups);
+    const kernel = finished(launch.kernel, call.subgroups, call.subgroupSize);
     const nameOf = (operand: string): string => kernel.params[launch.operands.indexOf(operand)]?.name ?? '';
     const fresh = [...results, ...Object.keys(scratch)].filter((o) => launch.operands.includes(o) && !written.has(o));
     const scalars = { ...env, ...call.constants };
@@ -88,6 +90,7 @@ export function run(
       memory: memoryOf(launch, { ...operands, ...scratch }),
       scalars,
       poison: fresh.map(nameOf),
+      ...(call.subgroupSize !== undefined && { subgroupSize: call.subgroupSize }),
     });
     for (const o of fresh) {
       if (!partial.includes(o)) expect(outcome.unwritten[nameOf(o)], `${o} of ${kernel.name}`).toEqual([]);
@@ -101,6 +104,7 @@ export function run(
 export const mutationRun = (launch: Launch, operands: Operands, call: Call, poison: readonly string[]): MutationRun => ({
   grid: gridOf(launch, call),
   scalars: { ...envOf(call), ...call.constants },
+  ...(call.subgroupSize !== undefined && { subgroupSize: call.subgroupSize }),
   poison: poison.map((o) => launch.kernel.params[launch.operands.indexOf(o)]?.name ?? o),
   memory: () => memoryOf(launch, Object.fromEntries(Object.entries(operands).map(([k, v]) => [k, v.slice()]))),
 });

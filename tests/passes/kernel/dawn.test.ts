@@ -3,8 +3,9 @@ import { describe, expect, it } from 'vitest';
 import * as b from '../../../src/ir/kernel/build.ts';
 import { interpret } from '../../../src/ir/kernel/interpret.ts';
 import type { ReduceOp } from '../../../src/ir/kernel/types.ts';
+import { emitWgsl } from '../../../src/codegen/wgsl/emit.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
-import { runOnDawn } from '../../conformance/dawn.ts';
+import { runOnDawn, subgroupSize } from '../../conformance/dawn.ts';
 import { global, kernel, matmul, matmulGrid } from '../../ir/kernel/samples.ts';
 import type { MatmulShape } from '../../ir/kernel/samples.ts';
 
@@ -25,6 +26,27 @@ describe('on a device', () => {
     await runOnDawn(k, { ...launch, memory: there });
     const want = Array.from(here['y'] ?? []);
     Array.from(there['y'] ?? []).forEach((v, i) => expect(Math.abs(v - (want[i] ?? NaN))).toBeLessThan(1e-4));
+  });
+
+  it('a main loop that hands rows round, with the bits of the one that does not', async () => {
+    const size = await subgroupSize();
+    if (size === undefined) return;
+    for (const [k, count] of [[20, 2], [67, 1]] as const) {
+      const s: MatmulShape = {
+        ...base, k, count, n: 2 * size - 1, rows: 8, cols: 2 * size, block: 2 * size, aLanes: 1, bLanes: k % 4 === 0 ? 4 : 1,
+        schedule: { staging: 'broadcast', tm: 4, tn: 2, bk: 8 },
+      };
+      const make = (): Record<string, Float32Array | Uint32Array> => ({
+        a: wave(5 * k, 1), w: wave(count * s.n * k, 2), rows: Uint32Array.of(4, 2, 0, 1, 3), y: new Float32Array(5 * s.n),
+      });
+      const launch = { grid: matmulGrid(s), scalars: { T: s.m } };
+      const [shared, twin] = [make(), make()];
+      const broadcasts = finishKernel(matmul(s), { subgroups: true, subgroupSize: size });
+      expect(emitWgsl(broadcasts)).toMatch(/subgroupBroadcast\(.*, 1u\)/);
+      await runOnDawn(broadcasts, { ...launch, memory: shared });
+      await runOnDawn(finishKernel(matmul(s), { subgroups: false }), { ...launch, memory: twin });
+      expect(shared['y']).toEqual(twin['y']);
+    }
   });
 
   it.each([false, true])('reductions, subgroups: %s', async (subgroups) => {

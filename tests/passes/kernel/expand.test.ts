@@ -6,6 +6,7 @@ import { printKernel } from '../../../src/ir/kernel/print.ts';
 import type { ReduceOp } from '../../../src/ir/kernel/types.ts';
 import { walkStmts } from '../../../src/ir/kernel/walk.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
+import type { FinishOptions } from '../../../src/passes/kernel/pipeline.ts';
 import { global, kernel, matmul, matmulGrid } from '../../ir/kernel/samples.ts';
 import type { MatmulShape } from '../../ir/kernel/samples.ts';
 import { expectEveryMutationCaught, simtMutations, survivors } from '../../ir/kernel/mutate.ts';
@@ -48,6 +49,21 @@ const base: MatmulShape = {
 };
 const shared = (bk: number, tm = 2, tn = 1): MatmulShape['schedule'] => ({ staging: 'shared', tm, tn, bk });
 
+const broadcast = (tm: number, tn: number): MatmulShape['schedule'] => ({ staging: 'broadcast', tm, tn, bk: 4 });
+/** Subgroups of four threads. */
+const FOUR = { subgroups: true, subgroupSize: 4 };
+
+const BROADCASTS: readonly (readonly [string, MatmulShape])[] = [
+  ['one subgroup', { ...base, aLanes: 1, cols: 4, block: 4, rows: 4, schedule: broadcast(4, 1) }],
+  ['two subgroups with rows of their own, two columns a thread', { ...base, aLanes: 1, cols: 8, n: 9, schedule: broadcast(2, 2) }],
+  ['two subgroups with the same rows', { ...base, aLanes: 1, cols: 8, n: 9, k: 8, schedule: broadcast(4, 1) }],
+  ['tail of the depth below one round', { ...base, aLanes: 1, bLanes: 1, k: 3, block: 4, schedule: broadcast(4, 1) }],
+  ['rounds, then a tail that lanes share unevenly', { ...base, aLanes: 1, bLanes: 2, k: 14, block: 4, schedule: broadcast(4, 1) }],
+  ['whole accesses of a a lane', { ...base, aLanes: 4, bLanes: 4, k: 40, block: 4, schedule: broadcast(4, 1) }],
+  ['accesses of b longer than a round', { ...base, aLanes: 1, bLanes: 4, k: 12, block: 2, cols: 2, schedule: broadcast(4, 1) }],
+  ['two operands b, gathered rows', { ...base, aLanes: 1, count: 2, gather: true, block: 4, k: 20, schedule: broadcast(4, 1) }],
+];
+
 const SHAPES: readonly (readonly [string, MatmulShape])[] = [
   ['registers', base],
   ['registers, one row', { ...base, m: 1, n: 3, rows: 1, cols: 8, schedule: { staging: 'register', tm: 1, tn: 1, bk: 4 } }],
@@ -70,12 +86,17 @@ const SHAPES: readonly (readonly [string, MatmulShape])[] = [
 ];
 
 describe('tile.mainloop', () => {
-  for (const [name, s] of SHAPES) {
-    const finished = finishKernel(matmul(s), { subgroups: false });
+  const cases = [
+    ...SHAPES.map(([name, s]) => ({ name, s, options: { subgroups: false } as FinishOptions })),
+    ...BROADCASTS.map(([name, s]) => ({ name: `broadcasts, ${name}`, s, options: { ...FOUR, subgroupSize: Math.min(4, s.cols) } })),
+  ];
+  for (const { name, s, options } of cases) {
+    const finished = finishKernel(matmul(s), options);
+    const { subgroupSize } = options;
 
     it(`${name}: the bits of the definition`, () => {
       const memory = inputs(s);
-      const { unwritten } = interpret(finished, { grid: matmulGrid(s), scalars: { T: s.m }, memory, poison: ['y'] });
+      const { unwritten } = interpret(finished, { grid: matmulGrid(s), scalars: { T: s.m }, memory, poison: ['y'], ...(subgroupSize !== undefined && { subgroupSize }) });
       expect(unwritten['y']).toEqual([]);
       expect(memory.y).toEqual(reference(s, memory.a, memory.w, memory.rows));
     });
@@ -85,14 +106,28 @@ describe('tile.mainloop', () => {
         const part = { ...s, m };
         const [x, y] = matmulGrid(part);
         // Blocks beyond the last row and column: guards must turn them away.
-        return { grid: [x + 1, y + 1, 1], scalars: { T: m }, memory: () => inputs(part), poison: ['y'] };
+        return { grid: [x + 1, y + 1, 1], scalars: { T: m }, memory: () => inputs(part), poison: ['y'], ...(subgroupSize !== undefined && { subgroupSize }) };
       });
-      expectEveryMutationCaught(matmul(s), runs);
-      // The loops over the depth that the expansion wrote.
-      const own = simtMutations(finished).filter((m) => m.kind === 'loop' && / in 0 /.test(m.what));
+      expectEveryMutationCaught(matmul(s), runs, options);
+      // The loops over the depth, and the lanes that hand values round, as the expansion wrote them.
+      const own = simtMutations(finished).filter((m) => (m.kind === 'loop' && / in 0 /.test(m.what)) || m.kind === 'lane' || (m.kind === 'bound' && /lane </.test(m.what)));
+      if (s.schedule.staging === 'broadcast') expect(own.some((m) => m.kind === 'lane')).toBe(true);
       expect(survivors(finished, own, runs).map((m) => m.what)).toEqual([]);
     });
   }
+
+  it('broadcasts only where all threads have a piece and subgroups share rows; else it is the form of registers', () => {
+    const text = (s: MatmulShape, options: FinishOptions): string => printKernel(finishKernel(matmul(s), options));
+    const s: MatmulShape = { ...base, aLanes: 1, block: 8, cols: 8, rows: 2, schedule: broadcast(2, 1) };
+    const twin: MatmulShape = { ...s, schedule: { ...s.schedule, staging: 'register' } };
+    const plain = text(twin, { subgroups: false });
+    expect(text(s, FOUR)).toMatch(/broadcast/);
+    expect(text(s, { subgroups: true, subgroupSize: 8 })).toMatch(/broadcast/);
+    for (const options of [{ subgroups: false }, { subgroups: true }, { subgroups: false, subgroupSize: 4 }, { subgroups: true, subgroupSize: 16 }])
+      expect(text(s, options)).toBe(plain);
+    const spare = { ...s, block: 12 };
+    expect(text(spare, FOUR)).toBe(text({ ...spare, schedule: twin.schedule }, FOUR));
+  });
 
   it('reads packed halves through f32', () => {
     const s: MatmulShape = { ...base, elem: 'f16' };
