@@ -8,8 +8,8 @@ import type { Data } from '../ir/graph/evaluate/evaluate.ts';
 import { walkStmts } from '../ir/kernel/walk.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
 import type { Attention, Ffn, LayerFfn, Router, Spec } from '../model/types.ts';
-import { type Golden, encodeGolden, type GoldenVector } from '../runtime/core/golden.ts';
-import { type Deviation, F32_GATE } from '../runtime/core/metrics.ts';
+import { type Golden, encodeGolden, type GoldenVector, tokensOf } from '../runtime/core/golden.ts';
+import { type Deviation, deviation, F32_GATE } from '../runtime/core/metrics.ts';
 import { proceduralIds, proceduralInput, proceduralWeights } from '../runtime/core/procedural.ts';
 import { weightsOf } from '../runtime/core/weights.ts';
 import { analyze } from '../model/index.ts';
@@ -25,13 +25,13 @@ const SEED = 20_240_111;
 const DECODE = 3;
 const PREFILL = 12;
 
-/** The evaluator over procedural weights, as `verify` makes them on the device. */
-function proceduralReference(graphs: GraphProgram, experts: number, seed: number, noise?: Noise): Reference {
+/** The evaluator over procedural weights, as `verify` makes them on the device, or as they are before they are quantised. */
+function proceduralReference(graphs: GraphProgram, experts: number, seed: number, noise?: Noise, wanted: 'stored' | 'exact' = 'stored'): Reference {
   const sections = weightSections(graphs.sections);
   const sequence = graphs.sequence.map((s) => ({ section: s.section, layer: s.layer ?? null }));
   const weights = new Map<string, Data>();
   for (const { name, param, layer } of weightsOf(sections, sequence)) {
-    const values = proceduralWeights(param, layer, seed, experts);
+    const values = proceduralWeights(param, layer, seed, experts, wanted);
     if (param.elem === 'i32' || param.elem === 'u32') weights.set(name, Int32Array.from(values));
     else weights.set(name, noise === undefined ? values : withNoise(values, name, noise));
   }
@@ -113,13 +113,28 @@ function seedOf(spec: Spec, graphs: GraphProgram, gate: Deviation): number {
   });
 }
 
+function vectorsOf(spec: Spec, reference: Reference, seed: number): readonly GoldenVector[] {
+  const isHashed = spec.kind === 'layer' && spec.ffn.kind === 'moe' && spec.ffn.router.select.kind === 'hash';
+  return spec.kind === 'model' ? modelVectors(reference, spec.vocab, seed) : layerVectors(reference, spec.hidden, isHashed ? spec.vocab : undefined);
+}
+
+/** How far the results of quantised weights are from those of the same weights in full precision. */
+function costOf(stored: readonly GoldenVector[], spec: Spec, graphs: GraphProgram, seed: number): Deviation {
+  const exact = vectorsOf(spec, proceduralReference(graphs, expertsOf(spec), seed, undefined, 'exact'), seed);
+  const all = (vectors: readonly GoldenVector[]): Float64Array => Float64Array.from(vectors.flatMap((v) => [...v.y]));
+  return deviation(all(stored), all(exact), stored.reduce((n, v) => n + tokensOf(v, spec.hidden), 0));
+}
+
+/** The cost of quantised experts of a spec, or of its twin where it is large; undefined where none are quantised. */
+export const quantisationCost = (spec: Spec, graphs: GraphProgram): Deviation | undefined =>
+  spec.expertStorage === undefined ? undefined : costOf(vectorsOf(spec, proceduralReference(graphs, expertsOf(spec), SEED), SEED), spec, graphs, SEED);
+
 /** The bytes of golden.bin for a spec small enough to run here. */
 export function goldenVectors(spec: Spec, graphs: GraphProgram, gate: Deviation = F32_GATE): Uint8Array<ArrayBuffer> {
   const seed = seedOf(spec, graphs, gate);
-  const reference = proceduralReference(graphs, expertsOf(spec), seed);
-  const isHashed = spec.kind === 'layer' && spec.ffn.kind === 'moe' && spec.ffn.router.select.kind === 'hash';
-  const vectors = spec.kind === 'model' ? modelVectors(reference, spec.vocab, seed) : layerVectors(reference, spec.hidden, isHashed ? spec.vocab : undefined);
-  const golden: Golden = { seed, gate, vectors };
+  const vectors = vectorsOf(spec, proceduralReference(graphs, expertsOf(spec), seed), seed);
+  const cost = spec.expertStorage === undefined ? {} : { quantisation: costOf(vectors, spec, graphs, seed) };
+  const golden: Golden = { seed, gate, ...cost, vectors };
   return encodeGolden(golden, spec.hidden);
 }
 

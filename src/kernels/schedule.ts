@@ -3,8 +3,11 @@
  * This file has those of the grouped products; families with other needs define their record beside themselves.
  */
 import type { FmaSchedule, Lanes, MainloopSchedule } from '../ir/kernel/types.ts';
+import { QUANT_GROUP, isQuantName, quantFormat } from '../base/quant.ts';
+import { valuesPerWord } from '../ir/kernel/packed.ts';
 import { isWgmmaWidth } from '../target/cuda.ts';
 import type { Capabilities, Verdict } from '../target/types.ts';
+import type { StorageElem, WeightElem } from './dense/common.ts';
 import { teamSize } from './team.ts';
 
 /** A block computes bm x bn outputs, in slices of depth bk where operands are staged; the variant says by what. */
@@ -43,6 +46,9 @@ export interface WgmmaTile extends BlockTile {
   readonly stages: number;
 }
 
+/** Elements that one access of a weight gives. */
+const weightUnit = ({ weightElem = 'f32', lanes }: TileShape): number => (isQuantName(weightElem) ? valuesPerWord(quantFormat(weightElem)) : lanes);
+
 /** What a schedule must suit: depth and access width of the operands, and matrices of weights that are read side by side. */
 export interface TileShape {
   readonly k: number;
@@ -50,8 +56,8 @@ export interface TileShape {
   /** 2 for gated units. */
   readonly count: number;
   /** Storage of weights and rows; f32 where not said. */
-  readonly weightElem?: 'f32' | 'f16' | 'bf16';
-  readonly xElem?: 'f32' | 'f16' | 'bf16';
+  readonly weightElem?: WeightElem;
+  readonly xElem?: StorageElem;
   /** Whether a bias is added to the sums. */
   readonly bias?: boolean;
 }
@@ -111,7 +117,7 @@ const YES: Verdict = { ok: true };
 function legalHalves(variant: 'mma-sync' | 'wgmma', shape: TileShape, caps: Capabilities): Verdict {
   const { weightElem = 'f32', xElem = 'f32' } = shape;
   if (!caps.matrix.includes(variant)) return no(`${caps.profile} has no ${variant}`);
-  if (weightElem === 'f32') return no(`${variant} multiplies 16-bit weights, these are f32`);
+  if (weightElem !== 'f16' && weightElem !== 'bf16') return no(`${variant} multiplies 16-bit weights, these are ${weightElem}`);
   if (xElem !== weightElem && (variant === 'wgmma' || xElem !== 'f32')) return no(`${variant} takes no rows of ${xElem} with weights of ${weightElem}`);
   return shape.k % COPY === 0 ? YES : no(`a depth of ${shape.k} is no multiple of ${COPY}`);
 }
@@ -141,9 +147,10 @@ function legalWgmma(s: WgmmaTile, shape: TileShape, caps: Capabilities): Verdict
 }
 
 /** Threads side by side that share rows: whole subgroups of them, where rows are handed round. */
-function legalBroadcast(s: FmaTile, caps: Capabilities): Verdict {
+function legalBroadcast(s: FmaTile, { weightElem = 'f32' }: TileShape, caps: Capabilities): Verdict {
   const size = caps.subgroups ? caps.subgroupSize : undefined;
   if (size === undefined) return no(`subgroups of ${caps.profile} have no known size`);
+  if (isQuantName(weightElem) && size > QUANT_GROUP) return no(`subgroups of ${size} hand round more than a group of ${weightElem}`);
   const across = s.bn / s.tn;
   return across % size === 0 ? YES : no(`${across} threads share rows, subgroups have ${size}`);
 }
@@ -151,11 +158,12 @@ function legalBroadcast(s: FmaTile, caps: Capabilities): Verdict {
 function legalFma(s: FmaTile, shape: TileShape, caps: Capabilities): Verdict {
   if (s.bm % s.tm !== 0) return no(`tm ${s.tm} does not divide bm ${s.bm}`);
   if (s.bn % s.tn !== 0) return no(`tn ${s.tn} does not divide bn ${s.bn}`);
-  if (s.staging === 'shared' && s.bk % shape.lanes !== 0) return no(`bk ${s.bk} is no multiple of ${shape.lanes} lanes`);
-  const shares = s.staging === 'broadcast' ? legalBroadcast(s, caps) : YES;
+  const unit = weightUnit(shape);
+  if (s.staging === 'shared' && s.bk % unit !== 0) return no(`bk ${s.bk} is no multiple of ${unit} lanes`);
+  const shares = s.staging === 'broadcast' ? legalBroadcast(s, shape, caps) : YES;
   if (!shares.ok) return shares;
   const { lanes, count } = shape;
-  const values = count * s.tm * s.tn + rowLanes(s, lanes) * s.tm + lanes * count * s.tn;
+  const values = count * s.tm * s.tn + rowLanes(s, lanes) * s.tm + unit * count * s.tn;
   return values > MAX_THREAD_VALUES ? no(`${values} values a thread, at most ${MAX_THREAD_VALUES} stay in registers`) : YES;
 }
 

@@ -9,6 +9,8 @@
 import * as b from '../ir/kernel/build.ts';
 import type { Buffer, Expr, Stmt } from '../ir/kernel/types.ts';
 import type { Capabilities } from '../target/types.ts';
+import { formatElem, loadPiece, pieceValues, piecesOf } from './weight-matrix.ts';
+import type { Pieces, WeightMatrix } from './weight-matrix.ts';
 
 /** Threads of a team where teams are subgroups; undefined where the device has no subgroups of a size that all kernels know. */
 export const teamSize = (caps: Capabilities): number | undefined => (caps.subgroups ? caps.subgroupSize : undefined);
@@ -38,11 +40,11 @@ export interface TeamProduct {
   /** Where the thread stands along the depth, below `width`; threads beyond the depth find nothing to do. */
   readonly member: Expr;
   readonly width: number;
-  /** Accesses of a row. */
-  readonly depth: number;
-  /** Accesses of each weight row under way at once. */
+  /** Threads of a subgroup: what the size of a piece is chosen for, whoever shares the depth. */
+  readonly team: number;
+  /** Pieces of each weight row under way at once. */
   readonly unroll: number;
-  readonly weight: Buffer;
+  readonly weight: WeightMatrix;
   /** First access of each weight row. */
   readonly weightRows: readonly Expr[];
   /** Rows of x; `x` gives one access of a row in f32. */
@@ -58,7 +60,8 @@ export function teamSums(stmts: Stmt[], p: TeamProduct): Buffer {
   const count = p.weightRows.length;
   const acc = b.buffer(`${p.name}_sum`, 'register', 'f32', 1, p.rows * count);
   stmts.push(b.alloc(acc), b.for_(`${p.name}_zero`, b.u32(0), b.u32(acc.size), 1, (z) => [b.store(acc, z, b.f32(0))], true));
-  stmts.push(...inRounds(p, (part, first, n) => accesses(p, acc, part, first, n)));
+  const pieces = piecesOf(formatElem(p.weight), p.weight.k, p.team);
+  stmts.push(...inRounds({ ...p, depth: pieces.count }, (part, first, n) => accesses(p, pieces, acc, part, first, n)));
   return acc;
 }
 
@@ -67,7 +70,7 @@ export function teamSums(stmts: Stmt[], p: TeamProduct): Buffer {
  * accesses, the first of them at `first`. `part` tells the pieces of code apart.
  */
 export function inRounds(
-  p: Pick<TeamProduct, 'name' | 'member' | 'width' | 'depth' | 'unroll'>, serve: (part: string, first: Expr, n: number) => readonly Stmt[],
+  p: Pick<TeamProduct, 'name' | 'member' | 'width' | 'unroll'> & { readonly depth: number }, serve: (part: string, first: Expr, n: number) => readonly Stmt[],
 ): readonly Stmt[] {
   const round = p.width * p.unroll;
   const whole = Math.floor(p.depth / round) * round;
@@ -84,30 +87,59 @@ export function inRounds(
   ];
 }
 
-/** Loads `n` accesses of every weight row, then multiplies them: the first are under way while the last are asked for. */
-function accesses(p: TeamProduct, acc: Buffer, name: string, first: Expr, n: number): readonly Stmt[] {
-  const count = p.weightRows.length;
-  const { lanes } = p.weight;
-  const w = b.buffer(`${name}_w`, 'register', 'f32', lanes, n * count);
+/** Loads `n` pieces of every weight row, then multiplies them: the first are under way while the last are asked for. */
+function accesses(p: TeamProduct, pieces: Pieces, acc: Buffer, name: string, first: Expr, n: number): readonly Stmt[] {
+  const { weight, weightRows, rows } = p;
+  const count = weightRows.length;
+  const { buf, packed } = weight;
+  const { words, span } = pieces;
+  const w = b.buffer(`${name}_w`, 'register', packed === undefined ? 'f32' : 'u32', packed === undefined ? buf.lanes : 1, n * count * words);
+  const scales = packed === undefined ? undefined : b.buffer(`${name}_s`, 'register', 'u32', 1, n * count);
   const at = (u: Expr): Expr => b.add(first, b.mul(u, b.u32(p.width)));
-  const wAt = (u: Expr, j: number): Expr => b.add(b.mul(u, b.u32(count)), b.u32(j));
-  const term = (j: number, row: Expr, u: Expr, x: Expr): readonly Stmt[] => {
+  const pieceAt = (u: Expr, j: number): Expr => b.add(b.mul(u, b.u32(count)), b.u32(j));
+  const wordAt = (u: Expr, j: number, i: number): Expr => b.add(b.mul(pieceAt(u, j), b.u32(words)), b.u32(i));
+  const load = (u: Expr): readonly Stmt[] =>
+    weightRows.flatMap((row, j) => {
+      const loaded = loadPiece(weight, pieces, row, at(u));
+      const { scale } = loaded;
+      return [
+        ...loaded.words.map((word, i) => b.store(w, wordAt(u, j, i), word)),
+        ...(scales === undefined || scale === undefined ? [] : [b.store(scales, pieceAt(u, j), scale)]),
+      ];
+    });
+  const term = (j: number, row: Expr, value: Expr, x: Expr): Stmt => {
     const sum = sumAt(p, row, j);
-    const value = Array.from({ length: lanes }, (_, l) => l).reduce(
-      (total, l) => b.fma(b.lane(x, l), b.lane(b.load(w, wAt(u, j)), l), total),
-      b.load(acc, sum),
-    );
-    return [b.store(acc, sum, value)];
+    const lanes = Array.from({ length: x.ty.lanes }, (_, l) => l);
+    return b.store(acc, sum, lanes.reduce((total, l) => b.fma(b.lane(x, l), b.lane(value, l), total), b.load(acc, sum)));
+  };
+  const use = (u: Expr): readonly Stmt[] => {
+    const values = weightRows.map((_, j) => {
+      const loaded = { words: Array.from({ length: words }, (_word, i) => b.load(w, wordAt(u, j, i))), scale: scales && b.load(scales, pieceAt(u, j)) };
+      return pieceValues(weight, pieces, `${name}_v${j}`, loaded, at(u));
+    });
+    const perWord = span / words;
+    return [
+      ...values.flatMap((v) => v.begin),
+      ...Array.from({ length: words }, (_, i) => {
+        const word = values.map((v) => v.word(i));
+        const suffix = words === 1 ? '' : String(i);
+        return [
+          ...word.flatMap((v) => v.stmts),
+          b.for_(`${name}_row${suffix}`, b.u32(0), b.u32(rows), 1, (row) =>
+            Array.from({ length: perWord }, (_access, v) => {
+              const x = p.x(row, b.add(b.mul(at(u), b.u32(span)), b.u32(i * perWord + v)));
+              const held = `${name}_x${perWord === 1 ? '' : v}`;
+              return [b.let_(held, x), ...word.map(({ values: of }, j) => term(j, row, of[v] ?? x, b.variable(held, x.ty)))];
+            }).flat(), true),
+        ];
+      }).flat(),
+    ];
   };
   return [
     b.alloc(w),
-    b.for_(`${name}_load`, b.u32(0), b.u32(n), 1, (u) => p.weightRows.map((row, j) => b.store(w, wAt(u, j), b.loadF32(p.weight, b.add(row, at(u))))), true),
-    b.for_(`${name}_use`, b.u32(0), b.u32(n), 1, (u) => [
-      b.for_(`${name}_row`, b.u32(0), b.u32(p.rows), 1, (row) => {
-        const x = p.x(row, at(u));
-        return [b.let_(`${name}_x`, x), ...p.weightRows.flatMap((_, j) => term(j, row, u, b.variable(`${name}_x`, x.ty)))];
-      }, true),
-    ], true),
+    ...(scales === undefined ? [] : [b.alloc(scales)]),
+    b.for_(`${name}_load`, b.u32(0), b.u32(n), 1, load, true),
+    b.for_(`${name}_use`, b.u32(0), b.u32(n), 1, use, true),
   ];
 }
 

@@ -1,4 +1,5 @@
 /** Which kernel family runs a dense op, and with what problem. */
+import { isQuantName } from '../base/quant.ts';
 import { numberDim, rowsOf } from '../ir/graph/op-spec.ts';
 import type { NodeOf, OpName, Value } from '../ir/graph/types.ts';
 import * as k from '../kernels/index.ts';
@@ -28,6 +29,10 @@ export function storage(value: Value): k.StorageElem {
   }
   throw new Error(`%${value.id} is not stored in floating point`);
 }
+
+/** How a matrix of experts is stored. */
+export const weightStorage = (value: Value): k.WeightElem =>
+  value.type.kind === 'tensor' && isQuantName(value.type.dtype) ? value.type.dtype : storage(value);
 
 /** `{ [key]: storage }` where the operand is there. */
 export const storageOf = <K extends string>(key: K, value: Value | undefined): { readonly [P in K]?: k.StorageElem } =>
@@ -90,7 +95,7 @@ function denseLaunch(node: Exclude<DenseNode, NodeOf<'attention'>>, ctx: LaunchC
         n: numberDim(node.outs.y, -1),
         k: numberDim(x, -1),
         residual: residual !== undefined,
-        weightElem: storage(weight),
+        weightElem: weightStorage(weight),
         ...rowsIn('xElem', x),
         ...rowsIn('yElem', node.outs.y),
         ...storageOf('biasElem', bias),

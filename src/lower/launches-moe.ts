@@ -5,7 +5,7 @@ import type { NodeOf, OpName, PlanType, Value } from '../ir/graph/types.ts';
 import * as k from '../kernels/index.ts';
 import type { LaunchGroup } from '../kernels/moe/index.ts';
 import type { Launch } from '../kernels/launch.ts';
-import { type LaunchContext, rowsIn, split, storage, storageOf } from './launches-dense.ts';
+import { type LaunchContext, rowsIn, split, storage, storageOf, weightStorage } from './launches-dense.ts';
 
 export type MoeOp = Extract<OpName, `moe.${string}`>;
 export type MoeNode = { [K in MoeOp]: NodeOf<K> }[MoeOp];
@@ -72,7 +72,7 @@ function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): 
           shared: {
             n: numberDim(sharedWeight, 0) / products,
             k: numberDim(sharedWeight, 1),
-            weightElem: storage(sharedWeight),
+            weightElem: weightStorage(sharedWeight),
             ...storageOf('biasElem', sharedBias),
             ownX: sharedX !== undefined,
             ...rowsIn('xElem', sharedX),
@@ -91,7 +91,7 @@ function groupedLaunch(node: NodeOf<'moe.grouped_linear'>, ctx: LaunchContext): 
     scale,
     n: numberDim(weight, 1) / products,
     k: numberDim(x, -1),
-    weightElem: storage(weight),
+    weightElem: weightStorage(weight),
     ...rowsIn('xElem', x),
     ...rowsIn('yElem', node.outs.y),
     ...storageOf('biasElem', bias),

@@ -203,7 +203,7 @@ describe('on Dawn, as on the interpreter', { timeout: 300_000 }, () => {
         ids,
         plan: made,
         x: random((p.gather ? T : T * slots) * k, 1),
-        weight: stored(random(experts * m * k, 2), p.weightElem).data,
+        weight: stored(random(experts * m * k, 2), p.weightElem, k).data,
         bias: stored(random(experts * m, 3), p.biasElem ?? 'f32').data,
         routeWeights: random(T * slots, 4),
         sharedX: random(T * k, 5),

@@ -17,7 +17,9 @@ export function verifyLines(report: VerifyReport): string[] {
     return `${v.ok ? 'ok    ' : 'WRONG '} ${v.name} (${v.tokens} tokens): NMSE ${show(v.observed.nmse)} of ${show(v.allowed.nmse)}, worst row ${show(v.observed.rowNmse)} of ${show(v.allowed.rowNmse)}, ${ids}`;
   });
   const twin = report.twin ? ['the spec is large: its golden vectors are those of a twin with small sizes, the same rules and kernel families'] : [];
-  return [`device: ${report.device}`, ...rows, ...twin];
+  const { quantisation: q } = report;
+  const cost = q === undefined ? [] : [`quantised experts cost NMSE ${show(q.nmse)}, worst row ${show(q.rowNmse)}, against the same weights in full precision (a figure, not a gate)`];
+  return [`device: ${report.device}`, ...rows, ...cost, ...twin];
 }
 
 export async function run(args: readonly string[], options: Options): Promise<number> {

@@ -3,7 +3,7 @@
  * so that emitted kernels read as if written by hand. No builder knows a target.
  */
 import type {
-  BinOp, Block, BlockOperand, Buffer, Builtin, Elem, Expr, Fn, Lanes, MachineArg, ProductRows, ReduceOp, ScalarName, Scope, Stmt, SubgroupOp,
+  BinOp, Block, BlockOperand, Buffer, Builtin, Elem, Expr, Fn, Lanes, MachineArg, PackedRows, ProductRows, ReduceOp, ScalarName, Scope, Stmt, SubgroupOp,
   Tile, Ty, View, MainloopSchedule,
 } from './types.ts';
 
@@ -173,9 +173,18 @@ export function atomic(op: 'add' | 'max', buf: Buffer, index: Expr, value: Expr,
 
 export const tileAlloc = (tile: Tile): Stmt => ({ k: 'tile.alloc', tile });
 
-export function view(buf: Buffer, index: (row: Expr, col: Expr) => Expr, guard?: (row: Expr) => Expr, matrix?: View['matrix']): View {
+export interface ViewMore {
+  readonly matrix?: View['matrix'];
+  readonly packed?: { readonly format: PackedRows['format']; scale(row: Expr, col: Expr): Expr } | undefined;
+}
+
+export function view(buf: Buffer, index: (row: Expr, col: Expr) => Expr, guard?: (row: Expr) => Expr, { matrix, packed }: ViewMore = {}): View {
   const row = variable('row');
-  const v = { buf, row: 'row', col: 'col', index: index(row, variable('col')), ...(matrix === undefined ? {} : { matrix }) };
+  const col = variable('col');
+  const v: View = {
+    buf, row: 'row', col: 'col', index: index(row, col), ...(matrix !== undefined && { matrix }),
+    ...(packed !== undefined && { packed: { format: packed.format, scale: packed.scale(row, col) } }),
+  };
   return guard === undefined ? v : { ...v, guard: guard(row) };
 }
 

@@ -52,7 +52,8 @@ const printTile = (t: Tile): string => `${t.name}[${t.count}][${t.rows}, ${t.col
 
 function printView(v: View): string {
   const guard = v.guard === undefined ? '' : ` where ${printExpr(v.guard)}`;
-  return `(${v.row}, ${v.col}) => ${v.buf.name}[${printExpr(v.index)}]${guard}`;
+  const packed = v.packed === undefined ? '' : ` int${v.packed.format.bits}, ${v.packed.format.scales} scales at ${printExpr(v.packed.scale)}`;
+  return `(${v.row}, ${v.col}) => ${v.buf.name}[${printExpr(v.index)}]${packed}${guard}`;
 }
 
 function printSchedule(s: MainloopSchedule): string {

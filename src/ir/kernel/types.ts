@@ -6,6 +6,7 @@
  * *thread*, *shared* (workgroup memory), *lanes* (components of one access). Threads of a block are
  * numbered in one dimension.
  */
+import type { QuantFormat } from '../../base/quant.ts';
 
 /** `f16` and `bf16` are storage types: loads of them are cast to f32 before arithmetic. */
 export type Elem = 'f32' | 'f16' | 'bf16' | 'u32' | 'i32' | 'bool';
@@ -100,6 +101,14 @@ export interface View {
    * of as many as the buffer's memory holds. Lets hardware copy boxes of it, which may reach beyond the rows that `guard` allows.
    */
   readonly matrix?: { readonly first: Expr; readonly rows?: number };
+  /** Rows are quantised: `index` gives the word with element (row, col). */
+  readonly packed?: PackedRows;
+}
+
+/** Rows of values and scales in words; `scale`, over `row` and `col`, is the word that holds the scale of col's group. */
+export interface PackedRows {
+  readonly format: QuantFormat;
+  readonly scale: Expr;
 }
 
 /** Accumulators [count][rows, cols], f32, spread over the threads of a block as the expansion decides. */

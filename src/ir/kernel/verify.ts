@@ -358,6 +358,10 @@ class Verifier {
     checkExpr(v.index, names, report);
     const wrong = checkAccess(v.buf, v.index, names);
     if (wrong !== undefined) report(wrong);
+    if (v.packed !== undefined) {
+      checkExpr(v.packed.scale, names, report);
+      if (v.buf.elem !== 'u32' || v.buf.lanes !== 1) report(`packed rows lie in words, not in ${v.buf.elem} x ${v.buf.lanes}`);
+    } else if (v.buf.elem !== 'f32' && v.buf.elem !== 'f16' && v.buf.elem !== 'bf16') report(`rows of ${v.buf.elem} are no operand`);
     if (v.guard === undefined) return;
     checkExpr(v.guard, this.#names(scope, new Map([[v.row, U32]])), report);
     if (v.guard.ty.elem !== 'bool' || v.guard.ty.lanes !== 1) report(`the guard is ${printTy(v.guard.ty)}, not bool`);

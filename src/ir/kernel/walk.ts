@@ -151,6 +151,7 @@ const viewExprs = (v: View): readonly Expr[] => [
   ...(v.guard === undefined ? [] : [v.guard]),
   v.index,
   ...(v.matrix === undefined ? [] : [v.matrix.first]),
+  ...(v.packed === undefined ? [] : [v.packed.scale]),
 ];
 
 const argExprs = (a: MachineArg): readonly Expr[] => (a.k === 'value' ? [a.value] : a.k === 'address' ? [a.index] : NONE);
@@ -230,7 +231,12 @@ export function visitExprs(body: readonly Stmt[], f: (e: Expr) => void): void {
 }
 
 function mapView(v: View, f: (e: Expr) => Expr): View {
-  const mapped = { ...v, index: f(v.index), ...(v.matrix === undefined ? {} : { matrix: { ...v.matrix, first: f(v.matrix.first) } }) };
+  const mapped = {
+    ...v,
+    index: f(v.index),
+    ...(v.matrix !== undefined && { matrix: { ...v.matrix, first: f(v.matrix.first) } }),
+    ...(v.packed !== undefined && { packed: { ...v.packed, scale: f(v.packed.scale) } }),
+  };
   return v.guard === undefined ? mapped : { ...mapped, guard: f(v.guard) };
 }
 

@@ -5,6 +5,7 @@
  * Index arithmetic is u32 and counts accesses. A buffer of up to 4 GiB is therefore always addressed
  * without wrapping; weights beyond that are refused here, activations are the host's to check.
  */
+import type { QuantName } from '../../base/quant.ts';
 import { ceilDivSize, mulSize } from '../../base/size.ts';
 import type { Size } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
@@ -14,6 +15,8 @@ import type { Launch } from '../launch.ts';
 
 /** How a weight is stored; loads are cast to f32. */
 export type StorageElem = Extract<Elem, 'f32' | 'f16' | 'bf16'>;
+/** How a matrix of experts is stored. */
+export type WeightElem = StorageElem | QuantName;
 
 /** Problems over activations: `rowsPerToken` rows a token (1 where absent; the slots of a routed value). */
 export interface Rows {

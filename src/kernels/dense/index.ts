@@ -18,4 +18,4 @@ export type { RopeProblem } from './rope.ts';
 export { attention, attentionSchedule } from './attention.ts';
 export type { AttentionProblem, AttentionSchedule } from './attention.ts';
 export { elementwiseSchedule, lanesFor } from './common.ts';
-export type { ElementwiseSchedule, Rows, Segmented, StorageElem } from './common.ts';
+export type { ElementwiseSchedule, Rows, Segmented, StorageElem, WeightElem } from './common.ts';

@@ -7,7 +7,7 @@ import type { Epilogue } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { globalBuffer } from './common.ts';
-import type { Rows, Segmented, StorageElem } from './common.ts';
+import type { Rows, Segmented, StorageElem, WeightElem } from './common.ts';
 import { matmul } from './matmul.ts';
 import type { LinearSchedule, MatmulProblem } from './matmul.ts';
 
@@ -18,7 +18,7 @@ export interface LinearProblem extends Rows, Segmented {
   readonly epilogue: Epilogue;
   readonly scale: number;
   readonly residual: boolean;
-  readonly weightElem: StorageElem;
+  readonly weightElem: WeightElem;
   /** Storage of x and y; f32 where not said. */
   readonly xElem?: StorageElem;
   readonly yElem?: StorageElem;

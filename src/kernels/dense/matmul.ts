@@ -15,7 +15,8 @@ import type { MatvecSchedule, TileSchedule } from '../schedule.ts';
 import {
   define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
 } from './common.ts';
-import type { Rows, Segmented, StorageElem } from './common.ts';
+import type { Rows, Segmented, StorageElem, WeightElem } from './common.ts';
+import { weightMatrix, weightView } from '../weight-matrix.ts';
 import { rowsByTeams, rowsSchedule } from './rows.ts';
 
 export type LinearSchedule = TileSchedule & {
@@ -29,7 +30,7 @@ export interface MatmulProblem extends Rows, Segmented {
   readonly k: number;
   /** 2: rows n … 2n − 1 of the weight give a second product. */
   readonly products: 1 | 2;
-  readonly weightElem: StorageElem;
+  readonly weightElem: WeightElem;
   /** Storage of x and y; f32 where not said. */
   readonly xElem?: StorageElem;
   readonly yElem?: StorageElem;
@@ -88,15 +89,14 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   wantLegalTile(family, tileSchedule, { k: p.k, lanes, count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' }, caps);
   if (oneRow === 1 && s.variant !== undefined && s.variant !== 'fma') throw new Error(`${family}: a tile of one row is for fma`);
   const block = tileThreads(s);
-  const depth = p.k / lanes;
+  const weight = weightMatrix('weight', p.weightElem, p.k);
   const byHead = p.heads > 1;
   const heads = segmentOf(byHead ? p : {}, p.heads);
   const columns = segmentOf(byHead ? {} : p, p.n);
-  wantIndexable(family, 'the weight', heads.most * p.products * columns.most * depth);
+  wantIndexable(family, 'the weight', heads.most * p.products * columns.most * weight.stride);
 
   const xLanes = rowLanes(tileSchedule, lanes);
   const x = globalBuffer('x', p.xElem ?? 'f32', xLanes);
-  const weight = globalBuffer('weight', p.weightElem, lanes);
   const yLanes = tileLanes(s, p.n);
   const y = globalBuffer('y', p.yElem ?? 'f32', yLanes);
   const rows = rowsExpr(p);
@@ -125,16 +125,15 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   const ragged = p.segmentRows !== undefined || p.n % s.bn !== 0;
   const compute = (bm: number, tm: number, name: string): readonly Stmt[] => {
     const tile: Tile = { name, rows: bm, cols: s.bn, count: p.products };
-    const access = (row: Expr, col: Expr, width = lanes): Expr => b.add(b.mul(row, b.u32(p.k / width)), b.div(col, b.u32(width)));
     const a = b.view(
       x,
-      (r, kk) => access(headRow(r), kk, xLanes),
+      (r, kk) => b.add(b.mul(headRow(r), b.u32(p.k / xLanes)), b.div(kk, b.u32(xLanes))),
       bm === 1 ? undefined : (r) => b.lt(b.add(row0, r), rows),
-      byHead ? undefined : { first: row0 },
+      byHead ? {} : { matrix: { first: row0 } },
     );
-    const operand = (product: number): View => b.view(
+    const operand = (product: number): View => weightView(
       weight,
-      (c, kk) => access(b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0, c), kk),
+      (c) => b.mul(b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0, c), b.u32(weight.stride)),
       ragged ? exists : undefined,
       {
         first: b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(product * p.n), col0),
@@ -169,7 +168,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   return launch({
     name: parts.name,
     family,
-    params: [['x', x], ['weight', weight], ...parts.extra, ['y', y]],
+    params: [['x', x], ['weight', weight.buf], ...parts.extra, ['y', y]],
     scalars,
     block,
     // Fewer warps may have more registers each: a compiler that hopes for more blocks spills.

@@ -5,12 +5,13 @@
  */
 import { mulSize } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
-import type { Buffer, Expr, ScalarName, Stmt } from '../../ir/kernel/types.ts';
+import type { Expr, ScalarName, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { bySubgroups, legalMatvec, matvecColumns } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { accessesUnderWay, joinSums, residentBlocks, sumAt, teamSize, teamSums } from '../team.ts';
+import { piecesOf, weightMatrix } from '../weight-matrix.ts';
 import { define, globalBuffer, inLine, lanesFor, launch, line, rowsExpr, segmentOf, segmentScalars } from './common.ts';
 import type { MatmulParts, MatmulProblem } from './matmul.ts';
 
@@ -25,11 +26,10 @@ const MANY_COLUMNS = 4096;
 export function rowsSchedule(p: MatmulProblem, caps: Capabilities): MatvecSchedule | undefined {
   const team = teamSize(caps);
   if (team === undefined || p.maxRows === undefined || p.maxRows > MOST_ROWS) return undefined;
-  const lanes = lanesFor(p.k);
+  const pieces = piecesOf(p.weightElem, p.k, team);
   const cols = p.products === 1 && p.heads * p.n >= MANY_COLUMNS ? 2 : 1;
-  const bytes = (p.weightElem === 'f32' ? 4 : 2) * lanes;
   const block = Math.min(4 * team, caps.maxThreadsPerBlock);
-  return { block, team, cols, unroll: accessesUnderWay(p.k / lanes, team, bytes, cols * p.products) };
+  return { block, team, cols, unroll: accessesUnderWay(pieces.count, team, pieces.bytes, cols * p.products) };
 }
 
 /** Shapes and segments as in `matmul`. */
@@ -45,7 +45,7 @@ export function rowsByTeams(parts: MatmulParts, s: MatvecSchedule, caps: Capabil
   const heads = segmentOf(byHead ? p : {}, p.heads);
   const columns = segmentOf(byHead ? {} : p, p.n);
   const x = globalBuffer('x', p.xElem ?? 'f32', lanes);
-  const weight: Buffer = { ...globalBuffer('weight', p.weightElem, lanes), streamed: true };
+  const weight = weightMatrix('weight', p.weightElem, p.k, true);
   const y = globalBuffer('y', p.yElem ?? 'f32');
 
   const perBlock = matvecColumns(s);
@@ -67,7 +67,7 @@ export function rowsByTeams(parts: MatmulParts, s: MatvecSchedule, caps: Capabil
   const weightRows = cols.flatMap((col, j) =>
     Array.from({ length: p.products }, (_, i) => {
       const row = b.add(b.mul(localHead, b.u32(p.products * p.n)), b.u32(i * p.n), b.min(col, last));
-      return define(body, `weight_row${j}_${i}`, b.mul(row, b.u32(depth)));
+      return define(body, `weight_row${j}_${i}`, b.mul(row, b.u32(weight.stride)));
     }),
   );
   // Rows of x take registers too.
@@ -81,7 +81,7 @@ export function rowsByTeams(parts: MatmulParts, s: MatvecSchedule, caps: Capabil
     const exact = most === fewer + 1;
     const there = (r: Expr): Expr => (exact ? r : b.min(r, b.sub(rows, b.u32(1))));
     const acc = teamSums(stmts, {
-      name, member, width: s.team, depth, unroll: most === 1 ? unroll : Math.ceil(unroll / 2), weight, weightRows, rows: most,
+      name, member, width: s.team, team: s.team, unroll: most === 1 ? unroll : Math.ceil(unroll / 2), weight, weightRows, rows: most,
       x: (r, i) => b.loadF32(x, b.add(b.mul(rowOf(there(r)), b.u32(depth)), i)),
     });
     stmts.push(joinSums(acc, name));
@@ -108,10 +108,10 @@ export function rowsByTeams(parts: MatmulParts, s: MatvecSchedule, caps: Capabil
   return launch({
     name: parts.name,
     family,
-    params: [['x', x], ['weight', weight], ...parts.extra, ['y', y]],
+    params: [['x', x], ['weight', weight.buf], ...parts.extra, ['y', y]],
     scalars,
     block: s.block,
-    resident: residentBlocks(s.block, weight),
+    resident: residentBlocks(s.block, weight.buf),
     body: [...head, ...inLine(l, index, b.u32(heads.most * perHead), ran)],
     schedule: { ...s },
     grid: l.grid,

@@ -18,7 +18,7 @@ export {
   wantIndexable,
   wantWhole,
 } from '../dense/common.ts';
-export type { ElementwiseSchedule, StorageElem } from '../dense/common.ts';
+export type { ElementwiseSchedule, StorageElem, WeightElem } from '../dense/common.ts';
 export type { LaunchGroup, ScratchDecl } from '../launch.ts';
 
 /** The id of a slot that is dropped or not used. */

@@ -48,7 +48,7 @@ export function groupedCombineTeams(p: GroupedProblem, s: MatvecSchedule, caps: 
     const x0 = define(stmts, `${name}_x0`, b.mul(at.row, b.u32(side.depth)));
     const weightRows = columns.map((col, j) => define(stmts, `${name}_row${j}`, weightRow(p, side, at.local, 0, col)));
     const acc = teamSums(stmts, {
-      name, member: at.from, width: at.threads, depth: side.depth, unroll, weight: side.weight, weightRows, rows: 1,
+      name, member: at.from, width: at.threads, team: width, unroll, weight: side.weight, weightRows, rows: 1,
       x: (_row, i) => b.loadF32(side.x, b.add(x0, i)),
     });
     const { bias } = side;
@@ -124,7 +124,7 @@ export function groupedCombineTeams(p: GroupedProblem, s: MatvecSchedule, caps: 
     params: params.list,
     scalars: groupedScalars(p),
     block: s.block,
-    resident: residentBlocks(s.block, routed.weight),
+    resident: residentBlocks(s.block, routed.weight.buf),
     body: [...head, ...inLine(l, token, b.scalar('T'), body)],
     schedule: { ...s },
     grid: [l.grid[0], l.grid[1], Math.ceil(p.n / perBlock)],

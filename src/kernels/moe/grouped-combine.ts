@@ -39,7 +39,6 @@ export function groupedCombine(p: GroupedProblem, s: MatvecSchedule, caps: Capab
       weight: side.weight,
       count: 1,
       n: side.n,
-      depth: side.depth,
       x: (i) => b.loadF32(side.x, b.add(x0, i)),
       row: (col, i) => weightRow(p, side, local, i, col),
     });

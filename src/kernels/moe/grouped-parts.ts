@@ -3,7 +3,10 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Buffer, Elem, Expr, Lanes, ScalarName } from '../../ir/kernel/types.ts';
 import { segmentOf, segmentScalars } from '../dense/common.ts';
 import { applyEpilogue, epilogueCount, epilogueName } from '../epilogue.ts';
+import { weightMatrix } from '../weight-matrix.ts';
+import type { WeightMatrix } from '../weight-matrix.ts';
 import { globalBuffer, lanesFor } from './common.ts';
+import type { WeightElem } from './common.ts';
 import type { GroupedProblem } from './grouped-problem.ts';
 import { planBuffer } from './plan-layout.ts';
 
@@ -11,8 +14,8 @@ import { planBuffer } from './plan-layout.ts';
 export class Params {
   readonly list: (readonly [operand: string, buffer: Buffer])[] = [];
 
-  bind(operand: string, elem: Elem, lanes: Buffer['lanes'] = 1, streamed = false): Buffer {
-    const made: Buffer = { ...globalBuffer(operand, elem, lanes), ...(streamed && { streamed }) };
+  bind(operand: string, elem: Elem, lanes: Lanes = 1): Buffer {
+    const made = globalBuffer(operand, elem, lanes);
     this.list.push([operand, made]);
     return made;
   }
@@ -28,11 +31,12 @@ export class Params {
 export interface Side {
   readonly n: number;
   readonly k: number;
-  readonly lanes: Buffer['lanes'];
-  /** Accesses of a row of the weight, `lanes` elements each; rows of x may come in smaller ones. */
+  /** Widest access that divides a row. */
+  readonly lanes: Lanes;
+  /** Accesses of a row, `lanes` elements each; rows of x may come in smaller ones. */
   readonly depth: number;
   readonly x: Buffer;
-  readonly weight: Buffer;
+  readonly weight: WeightMatrix;
   readonly bias: Buffer | undefined;
 }
 
@@ -50,16 +54,20 @@ interface SideOptions {
 
 /** Binds x, weights and biases of both sides. */
 export function bindSides(p: GroupedProblem, params: Params, { streamed = false, xLanes = (lanes) => lanes }: SideOptions = {}): Sides {
-  const read = (operand: string, elem: Elem, wide: Buffer['lanes']): Buffer => params.bind(operand, elem, wide, streamed);
+  const read = (operand: string, elem: WeightElem, k: number): WeightMatrix => {
+    const made = weightMatrix(operand, elem, k, streamed);
+    params.list.push([operand, made.buf]);
+    return made;
+  };
   const lanes = lanesFor(p.k);
   const x = params.bind('x', p.xElem ?? 'f32', xLanes(lanes));
-  const weight = read('weight', p.weightElem, lanes);
+  const weight = read('weight', p.weightElem, p.k);
   const routed: Side = { n: p.n, k: p.k, lanes, depth: p.k / lanes, x, weight, bias: params.maybe(p.biasElem, 'bias') };
   const s = p.shared;
   if (s === undefined) return { routed, shared: undefined };
   const wide = lanesFor(s.k);
   const sx = s.ownX ? params.bind('sharedX', s.xElem ?? 'f32', xLanes(wide)) : x;
-  const sw = read('sharedWeight', s.weightElem, wide);
+  const sw = read('sharedWeight', s.weightElem, s.k);
   return {
     routed,
     shared: { n: s.n, k: s.k, lanes: wide, depth: s.k / wide, x: sx, weight: sw, bias: params.maybe(s.biasElem, 'sharedBias') },
@@ -105,7 +113,7 @@ export const inLastSegment = (p: GroupedProblem): Expr =>
 /** Row of a side's weight (in accesses) for column `col` of matrix `i` of expert `bank`. */
 export const weightRow = (p: GroupedProblem, side: Side, bank: Expr, i: number, col: Expr): Expr => {
   const rows = epilogueCount(p.epilogue) * side.n;
-  return b.mul(b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col), b.u32(side.depth));
+  return b.mul(b.add(b.mul(bank, b.u32(rows)), b.u32(i * side.n), col), b.u32(side.weight.stride));
 };
 
 /** The stored values of the columns from `col` on, as many as the sums have lanes; `bank` is the number of the expert among all, 0 for the shared FFN. */

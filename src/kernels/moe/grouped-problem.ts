@@ -1,7 +1,7 @@
 /** What a product with a bank of experts does, as data; field meanings as in `moe.grouped_linear` of the graph IR. */
 import type { Epilogue } from '../epilogue.ts';
 import type { MatvecSchedule, TileSchedule } from '../schedule.ts';
-import type { Planned, StorageElem } from './common.ts';
+import type { Planned, StorageElem, WeightElem } from './common.ts';
 
 export interface GroupedProblem extends Planned {
   /** Columns of the result; a bank of `glu` has 2n rows an expert, the n gate rows first. */
@@ -10,7 +10,7 @@ export interface GroupedProblem extends Planned {
   /** x is [T, k], read through the plan; else [T × slots, k]. */
   readonly gather: boolean;
   readonly epilogue: Epilogue;
-  readonly weightElem: StorageElem;
+  readonly weightElem: WeightElem;
   /** Storage of x and of the result y; f32 where not said. */
   readonly xElem?: StorageElem;
   readonly yElem?: StorageElem;
@@ -32,7 +32,7 @@ export interface GroupedProblem extends Planned {
 export interface SharedProblem {
   readonly n: number;
   readonly k: number;
-  readonly weightElem: StorageElem;
+  readonly weightElem: WeightElem;
   readonly biasElem?: StorageElem;
   /** Operand `sharedX` [T, k]; else the rows of the gathered x. */
   readonly ownX: boolean;

@@ -44,7 +44,6 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
       weight: side.weight,
       count,
       n: side.n,
-      depth: side.depth,
       x: (i) => b.loadF32(side.x, b.add(x0, i)),
       row: (col, i) => weightRow(p, side, at.local, i, col),
     });
@@ -96,7 +95,7 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
     params: params.list,
     scalars: groupedScalars(p),
     block: s.block,
-    ...(columns.subgroups && { resident: residentBlocks(s.block, routed.weight) }),
+    ...(columns.subgroups && { resident: residentBlocks(s.block, routed.weight.buf) }),
     body: columns.parts === undefined ? body : [b.alloc(columns.parts), ...body],
     schedule: { ...s },
     grid: [l.grid[0], l.grid[1], Math.ceil(widest / perBlock)],

@@ -12,6 +12,7 @@ import type { Launch } from '../launch.ts';
 import { walkTiles } from '../persistent.ts';
 import { kernelSharedBytes, mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { TileSchedule, TileShape } from '../schedule.ts';
+import { formatElem, weightView } from '../weight-matrix.ts';
 import { define, launch, line } from './common.ts';
 import { Params, bindSides, finishRow, groupedName, groupedScalars, inFirstSegment, localExpert, weightRow } from './grouped-parts.ts';
 import type { Side } from './grouped-parts.ts';
@@ -51,7 +52,7 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   const lanes = tileLanes(s, routed.n) === 2 && (shared === undefined || shared.n % 2 === 0) ? 2 : 1;
   const y = params.bind('y', p.yElem ?? 'f32', lanes);
   const sides = shared === undefined ? [routed] : [routed, shared];
-  const shapes = sides.map((side): TileShape => ({ k: side.k, lanes: side.lanes, count, weightElem: halfOf(side.weight), xElem: halfOf(side.x) }));
+  const shapes = sides.map((side): TileShape => ({ k: side.k, lanes: side.lanes, count, weightElem: formatElem(side.weight), xElem: halfOf(side.x) }));
   for (const shape of shapes) wantLegalTile('grouped_linear', s, shape, caps);
   const bytes = kernelSharedBytes(s, shapes);
   if (bytes > caps.maxSharedBytes)
@@ -160,18 +161,17 @@ function computeTile(p: GroupedProblem, s: TileSchedule, col0: Expr, t: TileRows
   const acc: Tile = { name: t.name, rows: s.bm, cols: s.bn, count };
   const ragged = side.n % s.bn !== 0;
   const exists = (c: Expr): Expr => b.lt(b.add(col0, c), b.u32(side.n));
-  const access = (kk: Expr, lanes = side.lanes): Expr => b.div(kk, b.u32(lanes));
   const inRows = (r: Expr): Expr => b.lt(r, t.rows);
   const { lanes: xLanes } = side.x;
   const a = b.view(
     side.x,
-    (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.k / xLanes)), access(kk, xLanes)),
+    (r, kk) => b.add(b.mul(t.xRow(r), b.u32(side.k / xLanes)), b.div(kk, b.u32(xLanes))),
     inRows,
-    t.firstX === undefined ? undefined : { first: t.firstX },
+    t.firstX === undefined ? {} : { matrix: { first: t.firstX } },
   );
   const rows = count * side.n;
   const banks = Array.from({ length: count }, (_, i) =>
-    b.view(side.weight, (c, kk) => b.add(weightRow(p, side, t.local, i, b.add(col0, c)), access(kk)), ragged ? exists : undefined, {
+    weightView(side.weight, (c) => weightRow(p, side, t.local, i, b.add(col0, c)), ragged ? exists : undefined, {
       first: b.add(b.mul(t.local, b.u32(rows)), b.u32(i * side.n), col0),
       // The last segment of a split bank may hold fewer.
       ...(p.segmentRows === undefined ? { rows: t.banks * rows } : {}),

@@ -14,8 +14,9 @@ import { matrixTile } from '../matrix-tile.ts';
 import { bySubgroups, kernelSharedBytes } from '../schedule.ts';
 import type { FmaTile, MatvecSchedule, TileShape } from '../schedule.ts';
 import { accessesUnderWay, teamSize } from '../team.ts';
+import { piecesOf, weightStride } from '../weight-matrix.ts';
 import { lanesFor, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
-import type { StorageElem } from './common.ts';
+import type { StorageElem, WeightElem } from './common.ts';
 import { groupedCombine } from './grouped-combine.ts';
 import { groupedCombineTeams } from './grouped-combine-teams.ts';
 import { groupedRows } from './grouped-rows.ts';
@@ -50,17 +51,16 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
 
 /** Teams that are subgroups, four to a block: small blocks share the last of the work evenly. */
 function teamSchedule(p: GroupedProblem, team: number, caps: Capabilities): MatvecSchedule {
-  const lanes = lanesFor(p.k);
-  const bytes = (p.weightElem === 'f32' ? 4 : 2) * lanes;
+  const pieces = piecesOf(p.weightElem, p.k, team);
   const block = Math.min(4 * team, caps.maxThreadsPerBlock);
   const ways = p.combine && p.slots > 1 ? 2 : 1;
-  return { block, team, cols: 1, unroll: accessesUnderWay(p.k / lanes, team, bytes, epilogueCount(p.epilogue)), ...(ways > 1 && { ways }) };
+  return { block, team, cols: 1, unroll: accessesUnderWay(pieces.count, team, pieces.bytes, epilogueCount(p.epilogue)), ...(ways > 1 && { ways }) };
 }
 
 /** What the main loops of a sorted problem are over. */
 const tileShapes = (p: GroupedProblem): readonly TileShape[] => {
   const count = epilogueCount(p.epilogue);
-  const shape = (k: number, weightElem: StorageElem, xElem: StorageElem): TileShape => ({
+  const shape = (k: number, weightElem: WeightElem, xElem: StorageElem): TileShape => ({
     k, lanes: lanesFor(k), count, weightElem, xElem, bias: p.biasElem !== undefined,
   });
   const x = p.xElem ?? 'f32';
@@ -78,13 +78,13 @@ function staged(tile: FmaTile, shapes: readonly TileShape[], caps: Capabilities)
 
 function check(p: GroupedProblem): void {
   wantWhole('grouped_linear', { experts: p.experts, slots: p.slots, n: p.n, k: p.k, segmentRows: p.segmentRows });
-  const perExpert = (epilogueCount(p.epilogue) * p.n * p.k) / lanesFor(p.k);
+  const perExpert = epilogueCount(p.epilogue) * p.n * weightStride(p.weightElem, p.k);
   wantIndexable('grouped_linear', 'the bank', Math.min(p.segmentRows ?? p.experts, p.experts) * perExpert);
   if (p.combine && p.epilogue.kind !== 'none') throw new Error('grouped_linear: combine goes without an epilogue');
   if (!p.combine && (p.residual || p.scale !== 1)) throw new Error('grouped_linear: residual and scale go with combine');
   if (p.shared === undefined) return;
   wantWhole('grouped_linear', { 'shared n': p.shared.n, 'shared k': p.shared.k });
-  wantIndexable('grouped_linear', 'the shared weight', (epilogueCount(p.epilogue) * p.shared.n * p.shared.k) / lanesFor(p.shared.k));
+  wantIndexable('grouped_linear', 'the shared weight', epilogueCount(p.epilogue) * p.shared.n * weightStride(p.shared.weightElem, p.shared.k));
   if (p.combine && p.shared.n !== p.n) throw new Error(`grouped_linear: the shared rows have ${p.shared.n} columns, the result ${p.n}`);
   if (!p.shared.ownX && (!p.gather || p.shared.k !== p.k))
     throw new Error('grouped_linear: the shared FFN reads x only where it is gathered, with its depth');

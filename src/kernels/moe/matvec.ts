@@ -9,6 +9,8 @@ import type { Capabilities } from '../../target/types.ts';
 import { bySubgroups, legalMatvec } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { joinSums, teamSums } from '../team.ts';
+import { formatElem, loadPiece, pieceValues, piecesOf } from '../weight-matrix.ts';
+import type { WeightMatrix } from '../weight-matrix.ts';
 import { F32, define } from './common.ts';
 
 /** Where the thread stands: its columns (some may lie beyond the last one) and its part of the depth. */
@@ -47,14 +49,12 @@ export interface Dots {
   readonly name: string;
   /** One access of the row of x. */
   x(i: Expr): Expr;
-  readonly weight: Buffer;
+  readonly weight: WeightMatrix;
   /** First access of the weight row for column `col` of matrix 0 … count − 1. */
   row(col: Expr, matrix: number): Expr;
   readonly count: number;
   /** Columns there are; a column beyond reads the last one, and is not stored. */
   readonly n: number;
-  /** Accesses of a row. */
-  readonly depth: number;
 }
 
 /** Appends the loop; gives the sums [column][matrix]. Uniform control flow only. */
@@ -66,15 +66,34 @@ export function dots(stmts: Stmt[], c: Columns, d: Dots): readonly (readonly Exp
     return define(stmts, `${name}_row`, d.row(inside, i));
   });
   if (c.subgroups) return joinedDots(stmts, c, d, rows);
+  const pieces = piecesOf(formatElem(d.weight), d.weight.k, s.team);
   for (const { name } of cells) stmts.push(b.var_(name, b.f32(0)));
   stmts.push(
-    b.for_(`${d.name}_i`, c.member, b.u32(d.depth), s.team, (i) => {
+    b.for_(`${d.name}_i`, c.member, b.u32(pieces.count), s.team, (i) => {
       const inner: Stmt[] = [];
-      const x = define(inner, `${d.name}_x`, d.x(i));
-      cells.forEach(({ name }, n) => {
-        const w = define(inner, `${name}_w`, b.loadF32(d.weight, b.add(rows[n] ?? i, i)));
-        for (let j = 0; j < x.ty.lanes; j++) inner.push(b.assign(name, b.fma(b.lane(x, j), b.lane(w, j), b.variable(name, F32))));
+      const read = cells.map(({ name }, n) => {
+        const loaded = loadPiece(d.weight, pieces, rows[n] ?? i, i);
+        const words = loaded.words.map((word, w) => define(inner, `${name}_w${w}`, word));
+        const scale = loaded.scale && define(inner, `${name}_s`, loaded.scale);
+        const values = pieceValues(d.weight, pieces, `${name}_v`, { words, scale }, i);
+        inner.push(...values.begin);
+        return { name, values };
       });
+      const perWord = pieces.span / pieces.words;
+      for (let w = 0; w < pieces.words; w++) {
+        const xs = Array.from({ length: perWord }, (_, v) => {
+          const at = w * perWord + v;
+          return define(inner, `${d.name}_x${pieces.span === 1 ? '' : `k${at}`}`, d.x(b.add(b.mul(i, b.u32(pieces.span)), b.u32(at))));
+        });
+        for (const { name, values } of read) {
+          const word = values.word(w);
+          inner.push(...word.stmts);
+          xs.forEach((x, v) => {
+            const of = word.values[v] ?? x;
+            for (let j = 0; j < x.ty.lanes; j++) inner.push(b.assign(name, b.fma(b.lane(x, j), b.lane(of, j), b.variable(name, F32))));
+          });
+        }
+      }
       return inner;
     }),
   );
@@ -96,9 +115,9 @@ export function dots(stmts: Stmt[], c: Columns, d: Dots): readonly (readonly Exp
 /** The same by teams that are subgroups. */
 function joinedDots(stmts: Stmt[], c: Columns, d: Dots, weightRows: readonly Expr[]): readonly (readonly Expr[])[] {
   const { member, s } = c;
-  const { name, depth, weight } = d;
+  const { name, weight } = d;
   const x = (_row: Expr, i: Expr): Expr => d.x(i);
-  const acc = teamSums(stmts, { name, member, width: s.team, depth, unroll: s.unroll ?? 1, weight, weightRows, rows: 1, x });
+  const acc = teamSums(stmts, { name, member, width: s.team, team: s.team, unroll: s.unroll ?? 1, weight, weightRows, rows: 1, x });
   stmts.push(joinSums(acc, name));
   return c.cols.map((_, j) => Array.from({ length: d.count }, (_m, i) => b.load(acc, b.u32(j * d.count + i))));
 }

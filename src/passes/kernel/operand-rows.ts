@@ -5,6 +5,7 @@
 import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Lanes, Stmt, View } from '../../ir/kernel/types.ts';
 import type { Fresh } from './fresh.ts';
+import { packedRows } from './packed-rows.ts';
 import { readRow, rowAccess } from './view-access.ts';
 import type { Hoisted } from './view-access.ts';
 
@@ -42,7 +43,7 @@ export interface OperandRows {
 
 /** How the rows of a view are read. */
 export function operandRows(view: View, fresh: Fresh, written: ReadonlySet<string>): OperandRows {
-  return plainRows(view, fresh, written);
+  return view.packed === undefined ? plainRows(view, fresh, written) : packedRows(view, view.packed, fresh, written);
 }
 
 /** Rows of f32, f16 or bf16: an access is `lanes` elements, and nothing is shared between accesses. */

@@ -74,7 +74,7 @@ export function rowAccess(view: View, row: Expr, hoisted: Hoisted, name: string)
 }
 
 /**
- * Statements that bind `name` to one access of the row at element column `col`, as f32. A branch, not a
+ * Statements that bind `name` to one access of the row at element column `col`, as f32 (a word of packed rows). A branch, not a
  * select, guards buffers that the kernel writes: another thread may be writing the cell a select would read.
  *
  * @param used false where nobody looks at the value: the access may lie beyond the row and is not made
@@ -83,11 +83,13 @@ export function readRow(row: RowAccess, col: Expr, name: string, written: Readon
   const { view, guard } = row;
   const index = substitute(row.index, new Map([[view.col, col]]));
   const reads = used === undefined ? guard : guard === undefined ? used : b.and(used, guard);
-  if (reads === undefined) return [b.let_(name, b.loadF32(view.buf, index))];
-  const zero = b.splat(view.buf.lanes, b.f32(0));
+  // Packed rows are read as they are stored.
+  const load = view.packed === undefined ? b.loadF32 : b.load;
+  if (reads === undefined) return [b.let_(name, load(view.buf, index))];
+  const zero = view.packed === undefined ? b.splat(view.buf.lanes, b.f32(0)) : b.u32(0);
   if (written.has(view.buf.name) || canFault(index)) {
-    return [b.var_(name, zero), b.if_(reads, [b.assign(name, b.loadF32(view.buf, index))])];
+    return [b.var_(name, zero), b.if_(reads, [b.assign(name, load(view.buf, index))])];
   }
-  const safe = b.loadF32(view.buf, b.select(reads, index, b.u32(0)));
+  const safe = load(view.buf, b.select(reads, index, b.u32(0)));
   return [b.let_(name, guard === undefined ? safe : b.select(guard, safe, zero))];
 }

@@ -28,6 +28,8 @@ export interface Golden {
   /** Of the procedural weights. */
   readonly seed: number;
   readonly gate: Deviation;
+  /** How far quantised weights bring the results from those of the same weights in full precision; absent where none are quantised. */
+  readonly quantisation?: Deviation;
   readonly vectors: readonly GoldenVector[];
 }
 
@@ -45,6 +47,10 @@ export function encodeGolden(golden: Golden, hidden: number): Uint8Array<ArrayBu
     row_nmse: String(golden.gate.rowNmse),
     vectors: String(golden.vectors.length),
   };
+  if (golden.quantisation !== undefined) {
+    metadata['quantisation_nmse'] = String(golden.quantisation.nmse);
+    metadata['quantisation_row_nmse'] = String(golden.quantisation.rowNmse);
+  }
   golden.vectors.forEach((v, i) => {
     const tokens = tokensOf(v, hidden);
     metadata[`${i}.name`] = v.name;
@@ -87,5 +93,6 @@ export async function decodeGolden(bytes: Uint8Array): Promise<Golden> {
       ...(metadata.has(`${i}.sequence_length`) ? { sequenceLength: number(`${i}.sequence_length`) } : {}),
     });
   }
-  return { seed: number('seed'), gate: { nmse: number('nmse'), rowNmse: number('row_nmse') }, vectors };
+  const cost = metadata.has('quantisation_nmse') ? { quantisation: { nmse: number('quantisation_nmse'), rowNmse: number('quantisation_row_nmse') } } : {};
+  return { seed: number('seed'), gate: { nmse: number('nmse'), rowNmse: number('row_nmse') }, ...cost, vectors };
 }

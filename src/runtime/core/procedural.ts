@@ -13,7 +13,7 @@
  */
 import type { StoredElem } from './abi.ts';
 import { hashAt, hashText, signedUnit } from './random.ts';
-import type { Refuse } from './quant.ts';
+import { isQuant, type Refuse } from './quant.ts';
 import { roundTo } from './weight-data.ts';
 import { type WeightParam, layerName, matrixOf } from './weights.ts';
 
@@ -84,10 +84,12 @@ export function exactWeight(param: ProceduralParam, seed: number, experts: numbe
   return out;
 }
 
-/** A whole parameter, for the reference evaluator. */
-export function proceduralWeights(param: WeightParam, layer: number | null | undefined, seed: number, experts: number): Float64Array {
+/** A whole parameter, for the reference evaluator; not quantised where only the f32 numbers are `wanted`. */
+export function proceduralWeights(
+  param: WeightParam, layer: number | null | undefined, seed: number, experts: number, wanted: 'stored' | 'exact' = 'stored',
+): Float64Array {
   const p = proceduralParam(param, layer);
-  return proceduralWeight(p, seed, experts, 0, p.bank * p.n * p.k);
+  return (wanted === 'stored' || !isQuant(p.elem) ? proceduralWeight : exactWeight)(p, seed, experts, 0, p.bank * p.n * p.k);
 }
 
 /** Token ids below `vocab`. */

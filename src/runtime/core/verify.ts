@@ -27,6 +27,8 @@ export interface VerifyReport {
   /** The vectors ran on a scaled-down twin of the spec: this one is too large to carry its own. */
   readonly twin: boolean;
   readonly device: string;
+  /** What quantised weights cost these results against full precision: a figure, no gate. Absent where none are quantised. */
+  readonly quantisation?: Deviation;
   readonly vectors: readonly VectorReport[];
 }
 
@@ -68,7 +70,7 @@ export async function runGolden(program: Program, golden: Golden, twin: boolean,
       throwIfAborted(options.signal);
       vectors.push(await runVector(session, v, golden.gate, options.signal));
     }
-    return { ok: vectors.length > 0 && vectors.every((v) => v.ok), twin, device: backend.info.name, vectors };
+    return { ok: vectors.length > 0 && vectors.every((v) => v.ok), twin, device: backend.info.name, ...(golden.quantisation === undefined ? {} : { quantisation: golden.quantisation }), vectors };
   } finally {
     await session.dispose();
   }

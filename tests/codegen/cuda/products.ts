@@ -155,7 +155,7 @@ export function dense({ T, tile, elem = 'bf16', heads = 1, ...form }: DenseCase,
     n: 72, k: 200, epilogue: { kind: 'none' }, scale: 1, residual: false, weightElem: elem, xElem: elem, ...form,
   };
   const schedule = { ...tile, oneRow: 0 } as const;
-  const launch = heads === 1 ? linear(p, schedule, caps) : headLinear({ ...p, heads }, schedule, caps);
+  const launch = heads === 1 ? linear(p, schedule, caps) : headLinear({ ...p, weightElem: elem, heads }, schedule, caps);
   const x = stored(random(T * heads * p.k, 1), elem);
   const weight = stored(random(heads * p.n * p.k, 2), elem);
   const bias = stored(random(p.n, 3), elem);

@@ -1,12 +1,15 @@
 /** Runs a family's launch on the interpreter and compares with f64. */
 import { expect } from 'vitest';
+import { isQuantName, QUANT_GROUP } from '../../../src/base/quant.ts';
 import { evalSize } from '../../../src/base/size.ts';
 import { interpret } from '../../../src/ir/kernel/interpret.ts';
 import type { TypedArray } from '../../../src/ir/kernel/interpret.ts';
 import { bf16ToNumber, f16ToNumber, numberToBf16, numberToF16 } from '../../../src/ir/kernel/numerics.ts';
-import type { Elem, Kernel, ScalarName } from '../../../src/ir/kernel/types.ts';
+import type { Kernel, ScalarName } from '../../../src/ir/kernel/types.ts';
+import type { WeightElem } from '../../../src/kernels/index.ts';
 import type { Launch } from '../../../src/kernels/launch.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
+import { packRows, unpackRows } from '../../../src/runtime/core/quant.ts';
 import { WEBGPU_BASELINE } from '../../../src/target/types.ts';
 import type { Capabilities } from '../../../src/target/types.ts';
 
@@ -75,7 +78,13 @@ export function random(n: number, seed: number): Float32Array {
 }
 
 /** Stored as `elem`, and the numbers that are then read. */
-export function stored(values: Float32Array, elem: Elem): { readonly data: TypedArray; readonly values: Float32Array } {
+export function stored(values: Float32Array, elem: WeightElem, k = QUANT_GROUP): { readonly data: TypedArray; readonly values: Float32Array } {
+  if (isQuantName(elem)) {
+    const words = packRows(elem, values, values.length / k, k, (i, v) => {
+      throw new Error(`${v} at ${i}`);
+    });
+    return { data: words, values: Float32Array.from(unpackRows(elem, words, values.length / k, k)) };
+  }
   if (elem === 'f32') return { data: values, values };
   const [encode, decode] = elem === 'f16' ? [numberToF16, f16ToNumber] : [numberToBf16, bf16ToNumber];
   const data = Uint16Array.from(values, encode);

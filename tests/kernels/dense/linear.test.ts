@@ -32,7 +32,7 @@ function makeData(p: LinearProblem, rows: number): Data {
   const m = factor(p) * p.n;
   return {
     x: random(rows * p.k, 1),
-    weight: stored(random(m * p.k, 2), p.weightElem),
+    weight: stored(random(m * p.k, 2), p.weightElem, p.k),
     bias: stored(random(m, 3), p.biasElem ?? 'f32'),
     residual: random(rows * p.n, 4),
   };

@@ -23,7 +23,7 @@ const problem = (p: Partial<LinearProblem>): LinearProblem => ({
 function dataOf(p: LinearProblem, rows: number): { readonly operands: Record<string, TypedArray>; readonly want: Float64Array } {
   const m = p.epilogue.kind === 'glu' ? 2 * p.n : p.n;
   const x = stored(random(rows * p.k, 1), p.xElem ?? 'f32');
-  const weight = stored(random(m * p.k, 2), p.weightElem);
+  const weight = stored(random(m * p.k, 2), p.weightElem, p.k);
   const bias = stored(random(m, 3), p.biasElem ?? 'f32');
   const residual = random(rows * p.n, 4);
   const want = new Float64Array(rows * p.n);

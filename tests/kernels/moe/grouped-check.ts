@@ -2,7 +2,7 @@
 import { expect } from 'vitest';
 import type { PlanData } from '../../../src/ir/graph/evaluate/data.ts';
 import { groupedLinear } from '../../../src/kernels/index.ts';
-import type { Epilogue, GroupedProblem, GroupedSchedule } from '../../../src/kernels/index.ts';
+import type { Epilogue, GroupedProblem, GroupedSchedule, WeightElem } from '../../../src/kernels/index.ts';
 import { CAPS, dataOf, expectClose, planOf, random, reference, remember, run, stored } from './harness.ts';
 import type { Operands, Tensor } from './harness.ts';
 import { makePlan } from './plans.ts';
@@ -34,8 +34,8 @@ export function makeData(p: GroupedProblem, T: number, ids: Uint32Array): Data {
   const operands: Data['operands'] = { ids };
   const ins: Data['ins'] = { ids: { shape: ['T', p.slots], data: ids } };
   const m = p.n * (p.epilogue.kind === 'glu' ? 2 : 1);
-  const add = (name: string, shape: Tensor['shape'], values: Float32Array, elem: 'f32' | 'f16' | 'bf16' = 'f32'): void => {
-    const kept = stored(values, elem);
+  const add = (name: string, shape: Tensor['shape'], values: Float32Array, elem: WeightElem = 'f32'): void => {
+    const kept = stored(values, elem, Number(shape.at(-1)));
     operands[name] = kept.data;
     ins[name] = { shape, data: kept.values };
   };
