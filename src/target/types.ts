@@ -69,8 +69,8 @@ export const WEBGPU_MAX: Capabilities = {
 
 export const LIMIT_PROFILES: readonly Capabilities[] = [WEBGPU_BASELINE, WEBGPU_DESKTOP, WEBGPU_MAX];
 
-/** Sizes of subgroups that WebGPU packages have kernels for, beside those for any device. */
-const SUBGROUP_SIZES: readonly number[] = [];
+/** Sizes of subgroups that WebGPU packages have kernels for, beside those for any device: 8 lanes are a CPU's that plays a GPU. */
+const SUBGROUP_SIZES: readonly number[] = [8];
 
 /** The same device with what is known where all its subgroups have one size; none where the target's kernels know it anyway. */
 export const specialisations = (caps: Capabilities): readonly Capabilities[] =>

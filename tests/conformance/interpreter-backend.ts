@@ -8,7 +8,7 @@ import type { Compiled } from '../../src/driver/compile.ts';
 import { interpret } from '../../src/ir/kernel/interpret.ts';
 import type { TypedArray } from '../../src/ir/kernel/interpret.ts';
 import type { Elem, Kernel, ScalarName } from '../../src/ir/kernel/types.ts';
-import type { ManifestKernel } from '../../src/runtime/core/abi.ts';
+import type { Manifest, ManifestKernel } from '../../src/runtime/core/abi.ts';
 import type {
   Backend,
   BindingHandle,
@@ -20,6 +20,7 @@ import type {
   UniformRange,
 } from '../../src/runtime/core/backend.ts';
 import type { DeviceLostError } from '../../src/runtime/core/errors.ts';
+import { forDevice } from '../../src/runtime/core/for-device.ts';
 import { type Place, exactElements, placesOf } from './exact-sizes.ts';
 
 export interface InterpreterOptions {
@@ -111,6 +112,8 @@ export class InterpreterBackend implements Backend {
   /** Kernels that ran, by name: how often. */
   readonly dispatched = new Map<string, number>();
   readonly #compiled: Compiled;
+  /** What of it serves this device. */
+  readonly #manifest: Manifest;
   readonly #subgroupSize: number;
   readonly #live = new Set<Memory>();
 
@@ -135,6 +138,7 @@ export class InterpreterBackend implements Backend {
         maxGrid: 65_535,
       },
     };
+    this.#manifest = forDevice(compiled.manifest, this.info);
   }
 
   createBuffers(wanted: readonly { readonly bytes: number; readonly label: string }[]): Promise<readonly DeviceBuffer[]> {
@@ -172,9 +176,10 @@ export class InterpreterBackend implements Backend {
 
   compile(kernel: ManifestKernel, variant: ManifestKernel['variants'][number], code: string, label: string): Promise<KernelHandle> {
     const { manifest, kernels, texts } = this.#compiled;
-    const index = manifest.kernels.findIndex((k) => k.variants.some((v) => v.file === variant.file));
+    const indexIn = (m: Manifest): number => m.kernels.findIndex((k) => k.variants.some((v) => v.file === variant.file));
+    const index = indexIn(this.#manifest);
     const at = kernel.variants.findIndex((v) => v.file === variant.file);
-    const found = kernels.kernels[index]?.variants[at];
+    const found = kernels.kernels[indexIn(manifest)]?.variants[at];
     if (found === undefined) throw new Error(`no kernel of ${variant.file}`);
     if (texts.get(variant.file) !== code || found.text !== code) throw new Error(`${variant.file} is the text of another kernel`);
     return Promise.resolve(new LoadedKernel(label, index, found.kernel));
@@ -188,7 +193,7 @@ export class InterpreterBackend implements Backend {
       const alias = memories.findIndex((m, j) => j !== i && m === memories[i]);
       if (alias >= 0 && p.access !== 'read') throw new Error(`${kernel.name}: ${p.name} and ${kernel.params[alias]?.name} are one buffer`);
     });
-    const places = placesOf(this.#compiled.manifest, index, memories);
+    const places = placesOf(this.#manifest, index, memories);
     if (places.length === 0) throw new Error(`${handle.label}: no step binds ${memories.map((m) => m.label).join(', ')}`);
     if ((uniform === undefined) !== (kernel.scalars.length === 0))
       throw new Error(`${kernel.name}: scalars without a range, or the other way round`);

@@ -34,10 +34,13 @@ const PIECE = 32;
 
 const wholePieces = (depth: number): number => Math.ceil(depth / PIECE) * PIECE;
 
-/** Nothing where subgroups have no known size. */
+/** Lanes below which a crew is too small to choose for a token faster than a block does. */
+const WIDE = 16;
+
+/** Nothing where subgroups have no known size, or are narrow. */
 export function routeCrews(p: RouteProblem, caps: Capabilities): RouteCrews | undefined {
   const size = teamSize(caps);
-  if (size === undefined) return undefined;
+  if (size === undefined || size < WIDE) return undefined;
   const { source, maxTokens } = p;
   // Without a gate only the choice is left: a block of four subgroups.
   if (source.kind !== 'hidden') return { block: 4 * size, tokens: 4, chunk: 1, unroll: 1, guarded: 1, split: 0 };
