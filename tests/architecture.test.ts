@@ -26,7 +26,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'codegen/package': ['target', 'runtime/core', 'ts-morph'],
   tuner: ['ir/kernel', 'kernels', 'target', 'codegen', 'runtime'],
   driver: ['diagnostics', 'parser', 'model', 'ir', 'target', 'kernels', 'lower', 'passes', 'codegen', 'runtime', 'tuner'],
-  cli: ['driver', 'tuner', 'diagnostics', 'runtime', 'commander'],
+  cli: ['driver', 'tuner', 'diagnostics', 'runtime', 'commander', 'vega', 'vega-lite'],
   'index.ts': ['driver', 'diagnostics', 'runtime'],
 };
 /** Only these may use Node; everything else runs in a browser too. */

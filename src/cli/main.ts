@@ -168,20 +168,38 @@ declare({
 });
 declare({
   usage: 'tune <file>',
-  about: 'find the fastest schedules for this device',
-  example: 'moec tune model.moe --tokens 1,8,64,512 --budget 10m',
-  unknownOptions: 'any',
+  about: 'find the fastest schedules for this device; moec compile --tuned ships them',
+  example: 'moec tune model.moe --tokens 1,8,64,512 --budget 10m\nmoec compile model.moe --tuned --out pkg',
+  unknownOptions: 'passes',
+  options: [
+    option('--tokens <list>', 'tokens of the calls to tune for; each serves the calls above the one before it').default('1,8,64,512'),
+    option('--effort <effort>', 'how many schedules are tried').choices(['quick', 'full']).default('quick'),
+    option('--budget <time>', 'stop searching after 90s, 10m, 1h'),
+    option('--resume', 'go on: neither what the store has nor what the log has is measured again'),
+    option('--dry-run', 'measure nothing; say what would be'),
+    option('--routing <mix>', 'how tokens spread over experts (default: uniform:1,zipf1.2:1,onehot:0.2)'),
+    option('--seed <n>', 'of the search and of the numbers that kernels are fed with').default('1'),
+    option('--device <name>', 'the adapter whose name has this in it'),
+    option('--store <dir>', 'where results are kept').default('.moec/tune'),
+    limitsOption(),
+    unitOption,
+  ],
   load: () => import('./commands/tune.ts'),
 });
 declare({
   usage: 'bench <file>',
-  about: 'time a spec on this device, fused and unfused, side by side',
-  example: 'moec bench examples/layers/deepseekmoe.moe --tokens 1,8,64',
+  about: 'time a spec on this device beside itself without passes and the dense spec of equal size',
+  example: 'moec bench examples/layers/deepseekmoe.moe --tokens 1,8,64\nmoec bench layer.moe --against dense,passes --routing uniform,zipf1.2 --stages --markdown bench.md --plots pictures',
   options: [
     option('--tokens <list>', 'token counts').default('1,8,64'),
-    option('--against <list>', 'what to run beside it').default('unfused'),
+    option('--against <list>', 'what to run beside it: unfused, dense, no-PASS, passes (each pass off)').default('unfused'),
+    option('--routing <list>', 'layers: steer the router: random, uniform, zipfS (such as zipf1.2), onehot'),
     option('--rounds <n>', 'interleaved rounds').default('9'),
+    option('--stages', 'also compile, load and first-call times'),
+    option('--markdown <file>', 'write the report as Markdown'),
+    option('--plots <dir>', 'draw pictures as SVG (needs the packages vega and vega-lite)'),
     targetOption(),
+    limitsOption(),
     archOption(),
     emulateOption('let the CPU play the device'),
     unitOption,
@@ -195,6 +213,7 @@ declare({
   options: [
     option('--install-driver', 'fetch a software Vulkan driver where no adapter is found'),
     option('--optional', 'exit 0 even where no adapter can be had'),
+    option('--measure', 'measure what the WebGPU device reaches (seconds); kept for `moec bench`'),
   ],
   load: () => import('./commands/doctor.ts'),
 });

@@ -1,4 +1,4 @@
-/** A spec's contestants for a benchmark: itself, itself without fusion, and the dense spec of equal activated size. */
+/** A spec's contestants for a benchmark: itself, itself without passes, and the dense spec of equal activated size. */
 import type { Ffn, LayerFfn, Spec } from '../model/types.ts';
 import { FUSION_PASSES } from '../passes/graph/pipeline.ts';
 import { type CompileOptions, PASS_NAMES } from './compile.ts';
@@ -7,6 +7,8 @@ export interface Contestant {
   readonly name: string;
   readonly spec: Spec;
   readonly options: CompileOptions;
+  /** The one pass that it does without: what the pass is worth is told of it. */
+  readonly without?: string;
 }
 
 /** One FFN as wide as what runs for a token: the active experts and the shared ones. */
@@ -22,10 +24,19 @@ export function denseTwin(spec: Spec): Spec {
   return spec.kind === 'layer' ? { ...spec, ffn: dense(spec.ffn) } : { ...spec, kinds: spec.kinds.map((k) => ({ ...k, ffn: dense(k.ffn) })) };
 }
 
-/** `unfused`, `dense`, or `no-PASS`; undefined for any other word. */
-export function contestant(spec: Spec, word: string): Contestant | undefined {
-  if (word === 'unfused') return { name: word, spec, options: { disabled: new Set(FUSION_PASSES) } };
-  if (word === 'dense') return { name: word, spec: denseTwin(spec), options: {} };
+const withoutPass = (spec: Spec, pass: string): Contestant => ({ name: `no-${pass}`, spec, options: { disabled: new Set([pass]) }, without: pass });
+
+/** The spec as `moec compile` has it: what all others stand beside. */
+export const itself = (spec: Spec): Contestant => ({ name: 'fused', spec, options: {} });
+
+/** What `contestants` understands, for messages. */
+export const CONTESTANT_WORDS = 'unfused, dense, passes, or no-PASS';
+
+/** `unfused`, `dense`, `no-PASS`, or `passes`: one for each pass, without it. Undefined for any other word. */
+export function contestants(spec: Spec, word: string): readonly Contestant[] | undefined {
+  if (word === 'unfused') return [{ name: word, spec, options: { disabled: new Set(FUSION_PASSES) } }];
+  if (word === 'dense') return [{ name: word, spec: denseTwin(spec), options: {} }];
+  if (word === 'passes') return PASS_NAMES.map((pass) => withoutPass(spec, pass));
   const pass = word.startsWith('no-') ? word.slice(3) : undefined;
-  return pass !== undefined && PASS_NAMES.includes(pass) ? { name: word, spec, options: { disabled: new Set([pass]) } } : undefined;
+  return pass !== undefined && PASS_NAMES.includes(pass) ? [withoutPass(spec, pass)] : undefined;
 }

@@ -1,13 +1,17 @@
 /** `moec doctor` */
 import { spawnSync } from 'node:child_process';
 import { shortBytes } from '../../driver/analysis.ts';
+import { short } from '../bench/table.ts';
 import { type CudaFacts, describeCuda } from '../cuda-facts.ts';
-import { EXIT, makeIo, type CommonOptions } from '../io.ts';
+import { type DeviceFacts, readFacts, writeFacts } from '../device-facts.ts';
+import { EXIT, type Io, makeIo, type CommonOptions } from '../io.ts';
+import { measureDevice } from '../measure-device.ts';
 import { describeAdapter, setupDriver } from '../setup-driver.ts';
 
 interface Options extends CommonOptions {
   readonly installDriver?: boolean;
   readonly optional?: boolean;
+  readonly measure?: boolean;
 }
 
 interface Finding {
@@ -38,10 +42,27 @@ function cudaFindings({ koffi, driver, devices }: CudaFacts): Finding[] {
   return [found, { what: 'NVIDIA driver', value: driver.text, ok: true }, ...(gpus.length > 0 ? gpus : [{ what: 'NVIDIA GPU', value: 'none', ok: true }])];
 }
 
-export function run(_args: readonly string[], options: Options): number {
+/** What the device reaches, kept in the user's cache for `moec bench`. */
+async function measureFindings(say: Io['say']): Promise<{ readonly findings: readonly Finding[]; readonly facts: DeviceFacts | undefined }> {
+  const { info, peaks } = await measureDevice(say);
+  const path = writeFacts(info, peaks);
+  const rows: readonly (readonly [what: string, value: string])[] = [
+    ['copies', `${short(peaks.copyGBs)} GB/s, read and written`],
+    ['multiply-adds', `${short(peaks.fmaGflops)} GFLOP/s, f32`],
+    ['loads', `${short(peaks.loadG)} billion f32 a second, ${short(peaks.load4G)} billion of four, near memory`],
+    ['shared memory', `${short(peaks.sharedGBs)} GB/s`],
+    ['a dispatch more', `${short(peaks.dispatchUs)} us`],
+    ['a submission', `${short(peaks.submitUs)} us to its result`],
+  ];
+  const findings = [{ what: 'Measured', value: path, ok: true }, ...rows.map(([what, value]) => ({ what: `  ${what}`, value, ok: true }))];
+  return { findings, facts: readFacts(info) };
+}
+
+export async function run(_args: readonly string[], options: Options): Promise<number> {
   const io = makeIo(options);
   const adapter = options.installDriver === true ? setupDriver(io.say) : describeAdapter();
   const cuda = describeCuda();
+  const measured = options.measure === true && adapter !== undefined ? await measureFindings(io.say) : undefined;
   const findings: Finding[] = [
     nodeFinding(),
     adapter === undefined
@@ -53,11 +74,12 @@ export function run(_args: readonly string[], options: Options): number {
           { what: '  features', value: adapter.features.join(' ') || 'none', ok: true },
           ...Object.entries(adapter.limits).map(([what, value]) => ({ what: `  ${what}`, value: String(value), ok: true })),
         ]),
+    ...(measured?.findings ?? []),
     ...cudaFindings(cuda),
     toolFinding('CUDA compiler', 'nvcc', ['--version'], /release ([\d.]+)/, 'builds libraries of the cuda target'),
     toolFinding('C++ compiler', 'g++', ['--version'], /^(.+)$/m, 'builds libraries for --emulate'),
   ];
-  if (io.json) io.emit({ findings, adapter: adapter ?? null, cuda });
+  if (io.json) io.emit({ findings, adapter: adapter ?? null, cuda, ...(measured?.facts === undefined ? {} : { measured: measured.facts }) });
   else {
     const width = Math.max(...findings.map((f) => f.what.length));
     for (const f of findings) io.out(`${f.ok ? 'ok ' : 'NO '} ${f.what.padEnd(width)}  ${f.value}${f.fix === undefined ? '' : `  (${f.fix})`}`);
