@@ -94,6 +94,7 @@ declare({
     archOption(),
     option('--skip-build', 'cuda: write the sources, build no library'),
     emulateOption('build for the emulator with g++, not for a device with nvcc'),
+    option('--tuned [dir]', 'webgpu: with kernels that moec tune found for some devices (default: .moec/tune)'),
     unitOption,
   ],
   load: () => import('./commands/compile.ts'),
@@ -192,7 +193,7 @@ declare({
   example: 'moec bench examples/layers/deepseekmoe.moe --tokens 1,8,64\nmoec bench layer.moe --against dense,passes --routing uniform,zipf1.2 --stages --markdown bench.md --plots pictures',
   options: [
     option('--tokens <list>', 'token counts').default('1,8,64'),
-    option('--against <list>', 'what to run beside it: unfused, dense, no-PASS, passes (each pass off)').default('unfused'),
+    option('--against <list>', 'what to run beside it: unfused, dense, int4, int8, full (experts not quantised), no-PASS, passes (each pass off)').default('unfused'),
     option('--routing <list>', 'layers: steer the router: random, uniform, zipfS (such as zipf1.2), onehot'),
     option('--rounds <n>', 'interleaved rounds').default('9'),
     option('--stages', 'also compile, load and first-call times'),

@@ -7,6 +7,7 @@ import { createReference, type Reference } from '../ir/graph/evaluate/reference.
 import type { Data } from '../ir/graph/evaluate/evaluate.ts';
 import { walkStmts } from '../ir/kernel/walk.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
+import { lowerToGraphs } from '../lower/model-to-graph.ts';
 import type { Attention, Ffn, LayerFfn, Router, Spec } from '../model/types.ts';
 import { type Golden, encodeGolden, type GoldenVector, tokensOf } from '../runtime/core/golden.ts';
 import { type Deviation, deviation, F32_GATE } from '../runtime/core/metrics.ts';
@@ -125,10 +126,6 @@ function costOf(stored: readonly GoldenVector[], spec: Spec, graphs: GraphProgra
   return deviation(all(stored), all(exact), stored.reduce((n, v) => n + tokensOf(v, spec.hidden), 0));
 }
 
-/** The cost of quantised experts of a spec, or of its twin where it is large; undefined where none are quantised. */
-export const quantisationCost = (spec: Spec, graphs: GraphProgram): Deviation | undefined =>
-  spec.expertStorage === undefined ? undefined : costOf(vectorsOf(spec, proceduralReference(graphs, expertsOf(spec), SEED), SEED), spec, graphs, SEED);
-
 /** The bytes of golden.bin for a spec small enough to run here. */
 export function goldenVectors(spec: Spec, graphs: GraphProgram, gate: Deviation = F32_GATE): Uint8Array<ArrayBuffer> {
   const seed = seedOf(spec, graphs, gate);
@@ -191,3 +188,11 @@ export function twinOf(spec: Spec): Spec {
 }
 
 export const needsTwin = (spec: Spec): boolean => analyze(spec, 1).params.total > MAX_GOLDEN_PARAMS;
+
+/** What quantised experts cost the results of a spec, or of its twin where it is large; undefined where none are quantised. */
+export function quantisationCost(spec: Spec): Deviation | undefined {
+  if (spec.expertStorage === undefined) return undefined;
+  const small = needsTwin(spec) ? twinOf(spec) : spec;
+  const graphs = lowerToGraphs(small);
+  return costOf(vectorsOf(small, proceduralReference(graphs, expertsOf(small), SEED), SEED), small, graphs, SEED);
+}

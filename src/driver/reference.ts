@@ -5,6 +5,7 @@ import type { Dim, Graph, GraphParam } from '../ir/graph/types.ts';
 import type { GraphProgram } from '../lower/graph-program.ts';
 import type { ManifestParam, ManifestSection } from '../runtime/core/abi.ts';
 import type { Signal } from '../runtime/core/errors.ts';
+import { isQuant } from '../runtime/core/quant.ts';
 import type { TensorSet } from '../runtime/core/tensors.ts';
 import { assembleF64 } from '../runtime/core/weight-data.ts';
 import { requireWeights, weightsOf, type WeightParam } from '../runtime/core/weights.ts';
@@ -29,7 +30,10 @@ export function weightSections(sections: readonly Graph[]): readonly ManifestSec
 export interface ReferenceOptions {
   /** Tokens the KV caches and rotary tables hold. */
   readonly capacity: number;
-  /** Weights rounded to the spec's storage type, as a device has them; otherwise as exact as the files. */
+  /**
+   * Weights rounded to the spec's storage type, as a device has them, or as exact as the files. Where it is not said only what the spec
+   * quantises is rounded: a quantised weight is value · scale.
+   */
   readonly stored?: boolean;
   readonly signal?: Signal;
 }
@@ -45,7 +49,7 @@ export async function loadReference(program: GraphProgram, set: TensorSet, optio
   const weights = new Map<string, Data>();
   for (const { name, param, layer } of weightsOf(sections, sequence)) {
     const values = await assembleF64(param, set, layer, {
-      stored: options.stored ?? false,
+      stored: options.stored ?? isQuant(param.elem),
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     const isIndex = param.elem === 'i32' || param.elem === 'u32';

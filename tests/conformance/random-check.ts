@@ -44,12 +44,12 @@ export function seedsToRun(count: number): readonly number[] {
 }
 
 /** All of a batch; one failing test tells every seed that failed, each with how to run it alone. */
-export async function expectRandom(seeds: readonly number[], open: OpenRandom, gateOf: GateOf = () => INTERPRETER_GATE): Promise<void> {
+export async function expectRandom(seeds: readonly number[], open: OpenRandom, gateOf: GateOf = () => INTERPRETER_GATE, make: (seed: number) => RandomLayer = randomLayer): Promise<void> {
   const failures: string[] = [];
   let close = 0;
   let rows = 0;
   for (const seed of seeds) {
-    const layer = randomLayer(seed);
+    const layer = make(seed);
     try {
       const found = await check(layer, open, gateOf);
       close += found.close;

@@ -54,14 +54,14 @@ function network(dice: Dice, width: number): string {
   return `${kind} ${width}${dice.chance(0.3) ? ' bias' : ''}${clamp}`;
 }
 
-function shared(dice: Dice, width: number): string {
+function shared(dice: Dice, width: number, unit: number): string {
   if (dice.chance(0.4)) return '';
   const gated = dice.chance(0.4) ? ' gated' : '';
   const plain = `  shared ${dice.int(1, 2)}`;
   return dice.pick([
     `${plain}${gated}`,
-    `${plain} of ${network(dice, dice.int(1, 2 * width + 1))}${gated}`,
-    `  shared 3 as ${network(dice, dice.int(1, 21))}${gated}`,
+    `${plain} of ${network(dice, unit * dice.int(1, (2 * width) / unit + 1))}${gated}`,
+    `  shared 3 as ${network(dice, unit * dice.int(1, unit === 1 ? 21 : 3))}${gated}`,
   ]);
 }
 
@@ -121,20 +121,26 @@ function otherRouting(dice: Dice, experts: number): Routing {
   return { capacity: '', active: undefined, coupled: true, router };
 }
 
-export function randomLayer(seed: number): RandomLayer {
-  const dice = diceOf(seed);
-  const hidden = dice.pick([dice.int(1, 8), dice.int(1, 70), dice.int(1, 70), 64, 32]);
-  const width = dice.pick([dice.int(1, 8), dice.int(1, 40), dice.int(1, 40), 32]);
-  const experts = dice.pick([1, 2, dice.int(1, 67), dice.int(1, 24), 16, 61, 64]);
+/** What experts are stored in beside a dtype, where that is asked for. */
+const quantised = (dice: Dice): string => ` experts ${dice.pick(['int4', 'int8'])}${dice.pick(['', ' group 32'])}${dice.pick(['', ' scales f32', ' scales f16'])}`;
+
+/** @param storage `quantised`: experts in int8 or int4, with depths that groups divide */
+export function randomLayer(seed: number, storage: 'plain' | 'quantised' = 'plain'): RandomLayer {
+  const isQuantised = storage === 'quantised';
+  const dice = diceOf(isQuantised ? seed + 1_000_000 : seed);
+  const unit = isQuantised ? 32 : 1;
+  const hidden = isQuantised ? dice.pick([32, 64, 96, 160]) : dice.pick([dice.int(1, 8), dice.int(1, 70), dice.int(1, 70), 64, 32]);
+  const width = isQuantised ? dice.pick([32, 64, 96]) : dice.pick([dice.int(1, 8), dice.int(1, 40), dice.int(1, 40), 32]);
+  const experts = isQuantised ? dice.pick([1, 2, dice.int(1, 24), 16]) : dice.pick([1, 2, dice.int(1, 67), dice.int(1, 24), 16, 61, 64]);
   const { active, router, capacity, coupled } = dice.chance(0.72) ? topK(dice, experts) : otherRouting(dice, experts);
   const head = [
     `hidden ${hidden}  vocab 31`,
-    dice.pick(['', '', 'dtype f16', 'dtype bf16']),
+    isQuantised ? `dtype ${dice.pick(['f32', 'f16', 'bf16'])}${quantised(dice)}` : dice.pick(['', '', 'dtype f16', 'dtype bf16']),
     !coupled && dice.chance(0.15) ? 'deterministic batch' : '',
     dice.pick(['', '', 'norm rms 1e-6', 'norm layer 1e-5', 'norm layer 1e-5 bias']),
     dice.chance(0.3) ? 'residual' : '',
   ].filter((s) => s !== '');
-  const moe = `experts ${experts} of ${network(dice, width)}${active === undefined ? '' : `  active ${active}`}${shared(dice, width)}`;
+  const moe = `experts ${experts} of ${network(dice, width)}${active === undefined ? '' : `  active ${active}`}${shared(dice, width, unit)}`;
   const text = `layer random_${seed} {\n  ${head.join('  ')}\n  moe {\n    ${moe}\n    router${router}\n  ${capacity}\n  }\n}\n`;
 
   const perToken = 3 * (active ?? 2) * hidden * width + hidden * experts;

@@ -107,12 +107,13 @@ export const deviceText = ({ device }: Pick<BenchResult, 'device'>): string =>
   `${device.name}${device.software ? ' (a CPU plays it: only ratios mean something)' : ''}`;
 
 function notes(result: BenchResult): readonly string[] {
-  const { rows, rounds, same, failed, facts, stages } = result;
+  const { rows, rounds, same, failed, facts, stages, quantisation: q } = result;
   return [
     `${timerText(rows)}, ${rounds} of them`,
     ...(rows.some((r) => r.work.flops > 0) ? ['GFLOP/s: the operations of the spec itself; GB/s: what the compiled form’s ops read and write, each operand once'] : []),
     ...(facts === undefined ? [] : [`peaks of this device, measured ${facts.measured.slice(0, 10)}: ${short(facts.peaks.fmaGflops)} GFLOP/s multiply-adds, ${short(facts.peaks.copyGBs)} GB/s copies`]),
     ...(stages.length === 0 ? [] : [result.device.backend === 'cuda' ? 'kernels: loading the library, which was built before' : 'kernels: the device’s own compiler, helped by whatever its driver keeps from earlier runs']),
+    ...(q === undefined ? [] : [`quantised experts cost NMSE ${q.nmse.toExponential(1)}, worst row ${q.rowNmse.toExponential(1)}, against the same weights in full precision (random weights, small sizes)`]),
     ...same.map((s) => `${s.name} changes nothing for ${s.tokens.join(', ')} tokens`),
     ...failed.map((f) => `${f.name} cannot be compiled: ${f.why}`),
   ];

@@ -1,5 +1,6 @@
 /** All that one `moec bench` found, and what follows from it: rates, shares of the device's peaks, what each pass is worth. */
 import type { DeviceInfo } from '../../runtime/core/backend.ts';
+import type { Deviation } from '../../runtime/core/metrics.ts';
 import type { DeviceFacts, DevicePeaks } from '../device-facts.ts';
 import type { Clock, Row } from './measure.ts';
 import type { StageTimes } from './session.ts';
@@ -30,6 +31,8 @@ export interface BenchResult {
   readonly failed: readonly { readonly name: string; readonly why: string }[];
   readonly stages: readonly StageRow[];
   readonly facts: DeviceFacts | undefined;
+  /** What quantised experts cost the results of the spec, or of its small twin, against full precision. */
+  readonly quantisation?: Deviation;
 }
 
 export interface Rates {

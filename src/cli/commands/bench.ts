@@ -5,9 +5,11 @@ import { SteerError, steeredInput } from '../../driver/bench/steer.ts';
 import { whatRuns } from '../../driver/bench/work.ts';
 import type { Spec } from '../../driver/analysis.ts';
 import type { CompileOptions } from '../../driver/compile.ts';
+import { quantisationCost } from '../../driver/golden.ts';
 import type { TargetName } from '../../driver/profiles.ts';
 import { type Contestant, itself } from '../../driver/variants.ts';
 import { forDevice } from '../../runtime/core/for-device.ts';
+import type { Deviation } from '../../runtime/core/metrics.ts';
 import { proceduralIds } from '../../runtime/core/procedural.ts';
 import { callCounter, measure, type Point, type Row } from '../bench/measure.ts';
 import { parseAgainst, parseRoutings, parseTokens } from '../bench/options.ts';
@@ -162,6 +164,11 @@ async function runAll(io: Io, bench: Bench, asked: Asked, first: Prepared, other
   }
 }
 
+function quantisationOf(spec: Spec): { readonly quantisation?: Deviation } {
+  const found = quantisationCost(spec);
+  return found === undefined ? {} : { quantisation: found };
+}
+
 const jsonRow = (row: Row, result: BenchResult): object => {
   const { device, host, histogram, ...rest } = row;
   const { clock, gflops, gbs, share } = ratesOf(row, result.facts);
@@ -205,6 +212,7 @@ export async function run(args: readonly string[], options: Options): Promise<nu
     const result: BenchResult = {
       spec: spec.name, command: commandLine(), date: new Date().toISOString(), versions: versions(target), device: { backend: device.backend, name: device.name, software: device.software },
       rounds: asked.rounds, rows, same, failed, stages, facts: target === 'cuda' ? undefined : readFacts(device),
+      ...quantisationOf(spec),
     };
     await tell(io, result, options);
     return EXIT.ok;
