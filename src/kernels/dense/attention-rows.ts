@@ -13,7 +13,7 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { LOWEST, attentionBuffers, clampFinite, isPower, range, valueStride, wantAttention } from './attention-problem.ts';
 import type { AttentionProblem } from './attention-problem.ts';
-import { define, inLine, lanesFor, launch, line } from './common.ts';
+import { define, inLine, lanesFor, launch, line, withAllRegisters } from './common.ts';
 
 export interface AttentionRows {
   /** Threads of a block and keys of a chunk; a power of two. */
@@ -194,6 +194,7 @@ export function attentionByRows(p: AttentionProblem, s: AttentionRows, caps: Cap
     params,
     scalars: ['T', 'past'],
     block,
+    resident: withAllRegisters(block),
     body: [b.alloc(scores), b.alloc(maxima), ...head, ...inLine(l, index, b.mul(bands, b.u32(p.kvHeads)), body)],
     schedule: { ...s },
     grid: l.grid,

@@ -22,7 +22,7 @@ import { LOG2_E, LOWEST, TINY, attentionBuffers, leastTop, pairsOf, sinkTop, val
 import type { AttentionProblem } from './attention-problem.ts';
 import { PIECE, attentionThreads, columnsOf, legalAttentionTiles } from './attention-tiles-schedule.ts';
 import type { AttentionTiles } from './attention-tiles-schedule.ts';
-import { define, globalBuffer, inLine, launch, line } from './common.ts';
+import { define, globalBuffer, inLine, launch, line, withAllRegisters } from './common.ts';
 
 /** How the tile of `cols` columns is multiplied. */
 function scheduleOf(s: AttentionTiles, cols: number): MainloopSchedule {
@@ -166,6 +166,7 @@ export function attentionByTiles(p: AttentionProblem, s: AttentionTiles, caps: C
     params: joined ? [...params.slice(0, 3), ['sums', sums], ['stats', stats]] : params,
     scalars: ['T', 'past'],
     block: attentionThreads(s),
+    resident: withAllRegisters(attentionThreads(s)),
     body: [...head, ...inLine(l, index, b.mul(bands, b.u32(across)), body)],
     schedule: { ...s },
     grid: l.grid,

@@ -102,6 +102,9 @@ export const globalBuffer = (name: string, elem: Elem, lanes: Lanes = 1): Buffer
 export const copy = (to: Buffer, at: Expr, from: Buffer, index: Expr): Stmt =>
   b.store(to, at, to.elem === from.elem ? b.load(from, index) : b.cast(to.elem, b.loadF32(from, index)));
 
+/** Blocks side by side that leave a thread 255 registers of the 65536 a processor has, as many as it can name: without a word, nvcc may spill for the sake of more blocks. */
+export const withAllRegisters = (block: number): number => Math.max(1, Math.floor(256 / block));
+
 export interface KernelParts {
   readonly name: string;
   readonly family: string;

@@ -56,7 +56,9 @@ export function routeCrews(p: RouteProblem, caps: Capabilities): RouteCrews | un
   // Short calls spread over more blocks; long ones share the gate among more tokens.
   const wanted = maxTokens === undefined ? 16 : maxTokens > 256 ? 8 : 4;
   const most = 2 ** Math.floor(Math.log2(Math.max(1, SUMS / per)));
-  return { block: subgroups * size, tokens: Math.min(wanted, most), chunk: Math.min(64, wholePieces(depth)), unroll: 2, guarded: 0, split: 0 };
+  // Blocks of 512 threads have 128 registers a thread, too few for two accesses of everything under way.
+  const unroll = subgroups < 16 ? 2 : 1;
+  return { block: subgroups * size, tokens: Math.min(wanted, most), chunk: Math.min(64, wholePieces(depth)), unroll, guarded: 0, split: 0 };
 }
 
 function check(p: RouteProblem, s: RouteCrews, size: number, caps: Capabilities): void {
