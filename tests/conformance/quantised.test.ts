@@ -4,6 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { compileSpec } from '../../src/driver/compile.ts';
+import { gateOf } from '../../src/driver/golden.ts';
 import { loadReference } from '../../src/driver/reference.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import type { LayerSpec, ModelSpec } from '../../src/model/types.ts';
@@ -169,6 +170,20 @@ describe('models from checkpoints', () => {
     expect(lost).toBeGreaterThan(storage.includes('int8') ? 1e-6 : 1e-4);
     expect(lost).toBeLessThan(0.2);
   });
+});
+
+it.skipIf(!hasCompiler)('a model in f16 on tensor cores, its experts in int4 beside them', { timeout: 600_000 }, async () => {
+  const spec = MODEL('f16 experts int4');
+  const weights = checkpoint(spec, 'F32');
+  const reference = await loadReference(lowerToGraphs(spec), weights, { capacity: 32, stored: true });
+  const ids = Int32Array.from({ length: 14 }, (_, i) => (i * 7) % spec.vocab);
+  const compiled = compileSpec(spec, { caps: CUDA_SM80 });
+  const backend = await emulatedBackend(compiled);
+  const model = deviceModel(await openSession(compiled, backend, checkpointWeights(compiled.manifest, weights)));
+  const gate = gateOf(spec, compiled.kernels);
+  expectWithin(await model.forward(ids, [11, 1, 2]), Float64Array.from(reference.run({ ids }).results['y'] ?? []), 14, gate);
+  await model.close();
+  backend.dispose();
 });
 
 it('the reference multiplies what the words stand for', () => {
