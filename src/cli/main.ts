@@ -170,7 +170,7 @@ declare({
 declare({
   usage: 'tune <file>',
   about: 'find the fastest schedules for this device; moec compile --tuned ships them',
-  example: 'moec tune model.moe --tokens 1,8,64,512 --budget 10m\nmoec compile model.moe --tuned --out pkg',
+  example: 'moec tune model.moe --tokens 1,8,64,512 --budget 10m\nmoec tune model.moe --dry-run',
   unknownOptions: 'passes',
   options: [
     option('--tokens <list>', 'tokens of the calls to tune for; each serves the calls above the one before it').default('1,8,64,512'),

@@ -10,7 +10,7 @@ import type { Program } from '../lower/program.ts';
 import { type FusionReport, fusionReport, REPORT_TOKENS } from './fusion-report.ts';
 import type { Spec } from '../model/types.ts';
 import { PASS_NAMES } from '../passes/graph/pipeline.ts';
-import type { Manifest } from '../runtime/core/abi.ts';
+import type { Manifest, ManifestTuned } from '../runtime/core/abi.ts';
 import { type Capabilities, WEBGPU_BASELINE } from '../target/types.ts';
 import { compileKernels, type KernelTable } from './kernels.ts';
 import { buildManifest } from './manifest.ts';
@@ -25,6 +25,13 @@ export interface CompileOptions {
   readonly disabled?: ReadonlySet<string>;
   /** Buckets for particular devices, before those for any; default: devices whose subgroups have a known size. */
   readonly plans?: readonly DevicePlan[];
+  /** Winners of tuning: buckets for single devices, before all others, and the evidence for them. */
+  readonly tuned?: Tuned;
+}
+
+export interface Tuned {
+  readonly plans: readonly DevicePlan[];
+  readonly evidence: readonly ManifestTuned[];
 }
 
 export interface Lowered {
@@ -44,7 +51,7 @@ export interface Compiled extends Lowered {
 
 const lowerOptions = (spec: Spec, { caps = WEBGPU_BASELINE, ...options }: CompileOptions): LowerOptions => ({
   caps,
-  plans: options.plans ?? specialisedPlans(caps),
+  plans: [...(options.tuned?.plans ?? []), ...(options.plans ?? specialisedPlans(caps))],
   disabled: options.disabled ?? new Set(),
   deterministicBatch: spec.deterministic === 'batch',
 });
@@ -96,6 +103,7 @@ export function compileSpec(spec: Spec, options: CompileOptions = {}): Compiled 
     caps,
     passes: PASS_NAMES.filter((p) => !disabled.has(p)),
     generator: GENERATOR,
+    tuned: options.tuned?.evidence ?? [],
   });
   const texts = kernelTexts(kernels, manifest);
   return { ...lowered, kernels, texts, manifest: caps.target === 'cuda' ? withCudaModule(manifest, kernels, texts) : manifest };

@@ -14,9 +14,17 @@ import { type Capabilities, specialisations } from '../target/types.ts';
 export interface DevicePlan {
   readonly device: DeviceMatch;
   readonly caps: Capabilities;
-  /** Most tokens of the calls each bucket serves, fewest first; absent: as the capabilities say, up to any number. */
-  readonly tokens?: readonly (number | undefined)[];
-  readonly schedules?: (maxTokens: number | undefined) => ScheduleSource | undefined;
+  /** Fewest tokens first; absent: as the capabilities say, up to any number. */
+  readonly buckets?: readonly PlanBucket[];
+}
+
+export interface PlanBucket {
+  /** Most tokens of the calls it serves. */
+  readonly maxTokens: number | undefined;
+  /** What passes and kernel families are told instead, so that the bucket has the forms of one for more tokens. */
+  readonly like?: { readonly maxTokens: number | undefined };
+  /** Schedules of a section, by its name. */
+  readonly schedules?: (section: string) => ScheduleSource | undefined;
 }
 
 export interface LowerOptions {
@@ -68,15 +76,17 @@ export function lowerProgram({ sections, sequence }: GraphProgram, options: Lowe
   const reports: SectionReport[] = [];
   const all = [...plans, { device: deviceOf(caps), caps }];
   const lowered = sections.map((section) => {
-    const buckets = all.flatMap((plan: Omit<DevicePlan, 'device'> & { readonly device: DeviceMatch | undefined }) =>
-      (deterministicBatch ? [undefined] : (plan.tokens ?? bucketTokens(false, plan.caps))).map((maxTokens): BucketGraph => {
-        const schedules = plan.schedules?.(maxTokens);
+    const buckets = all.flatMap((plan: Omit<DevicePlan, 'device'> & { readonly device: DeviceMatch | undefined }) => {
+      const standard = bucketTokens(deterministicBatch, plan.caps).map((maxTokens): PlanBucket => ({ maxTokens }));
+      return (plan.buckets ?? standard).map((bucket): BucketGraph => {
+        const schedules = bucket.schedules?.(section.name);
+        const { maxTokens } = bucket.like ?? bucket;
         const own = { caps: plan.caps, disabled, deterministicBatch, maxTokens, tileRows: schedules?.tileRows?.bind(schedules) };
         const { graph, report } = optimize(section, own);
-        reports.push({ section: section.name, device: plan.device, maxTokens, events: report, graph });
-        return { maxTokens, graph, device: plan.device, caps: plan.caps, schedules };
-      }),
-    );
+        reports.push({ section: section.name, device: plan.device, maxTokens: bucket.maxTokens, events: report, graph });
+        return { maxTokens, serves: bucket.maxTokens, graph, device: plan.device, caps: plan.caps, schedules };
+      });
+    });
     return lowerGraph(buckets, caps, pool);
   });
   return { program: { sections: lowered, sequence }, reports };

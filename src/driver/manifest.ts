@@ -6,7 +6,7 @@ import type { Kernel } from '../ir/kernel/types.ts';
 import type { ParamDecl, Program, Section } from '../lower/program.ts';
 import { analyze } from '../model/index.ts';
 import type { Spec } from '../model/types.ts';
-import { ABI_VERSION, type ElemName, type Manifest, type ManifestKernel, type ManifestModel, type ManifestParam, type ManifestSection } from '../runtime/core/abi.ts';
+import { ABI_VERSION, type ElemName, type Manifest, type ManifestKernel, type ManifestModel, type ManifestParam, type ManifestSection, type ManifestTuned } from '../runtime/core/abi.ts';
 import { storedBytes } from '../runtime/core/quant.ts';
 import { weightsOf } from '../runtime/core/weights.ts';
 import type { Capabilities } from '../target/types.ts';
@@ -115,6 +115,7 @@ export interface ManifestInput {
   readonly caps: Capabilities;
   readonly passes: readonly string[];
   readonly generator: string;
+  readonly tuned: readonly ManifestTuned[];
 }
 
 /** The manifest without the per-file digests, which the package adds. */
@@ -142,6 +143,7 @@ export function buildManifest(input: ManifestInput): Manifest {
       weightBytes: weightBytes({ sections, sequence }),
     },
     passes: input.passes,
+    ...(input.tuned.length === 0 ? {} : { tuned: input.tuned }),
     files: {},
   };
 }

@@ -27,7 +27,9 @@ export function buildPackage(spec: Spec, options: CompileOptions, { runtime, cud
   const own = { manifest: compiled.manifest, kernels: compiled.texts, runtime, cuda };
   if (!needsTwin(spec)) return { compiled, twin: false, files: emitPackage({ ...own, golden: goldenVectors(spec, compiled.graphs, gateOf(spec, compiled.kernels)) }) };
   const small = twinOf(spec);
-  const twin = compileSpec(small, options);
+  // Nobody tuned the twin: its sizes are its own.
+  const { tuned: _tuned, ...plain } = options;
+  const twin = compileSpec(small, plain);
   const golden = goldenVectors(small, twin.graphs, gateOf(small, twin.kernels));
   return { compiled, twin: true, files: emitPackage({ ...own, golden, twin: { manifest: twin.manifest, kernels: twin.texts } }) };
 }

@@ -22,7 +22,10 @@ import type { Bucket, BufferRef, DeviceMatch, IoDecl, ParamDecl, Section, Step }
 import { segmentRowsOf, segmentsOf } from './segments.ts';
 
 export interface BucketGraph {
+  /** What kernel families may count on. */
   readonly maxTokens: number | undefined;
+  /** Most tokens of the calls it serves, where there are fewer; absent: as many. */
+  readonly serves?: number | undefined;
   readonly graph: Graph;
   /** Absent: any device. */
   readonly device?: DeviceMatch | undefined;
@@ -126,7 +129,7 @@ function liveValues(graph: Graph, { drafts, scratch }: Drafts, bound: ReadonlySe
 }
 
 function lowerBucket(
-  { graph, maxTokens, device, caps: own, schedules }: BucketGraph,
+  { graph, maxTokens, serves, device, caps: own, schedules }: BucketGraph,
   caps: Capabilities,
   segments: ReadonlyMap<string, number>,
   pool: KernelPool,
@@ -167,7 +170,7 @@ function lowerBucket(
     };
     return segmented(step, args, params, segments);
   });
-  return { ...(device === undefined ? {} : { device }), maxTokens, steps, scratch: plan.slots };
+  return { ...(device === undefined ? {} : { device }), maxTokens: serves ?? maxTokens, steps, scratch: plan.slots };
 }
 
 /** One step per segment where the kernel reads a split weight. */

@@ -4,7 +4,7 @@
  */
 import type { PlanShape } from '../kernels/schedule-source.ts';
 import type { Job, UnitData } from './job.ts';
-import type { Asked, AnySchedule, Choice } from './space/types.ts';
+import { type AnySchedule, type Asked, type Choice, showParams } from './space/types.ts';
 
 /** One candidate. */
 export interface Config {
@@ -26,6 +26,11 @@ export const plainConfig = ({ tileRows, choices }: Config): PlainConfig => ({
 });
 
 export const configText = ({ tileRows, choices }: Config): string => `${tileRows ?? ''}|${choices.map((c) => c.text).join('|')}`;
+
+/** For people: `tiles of 16 | bm16 bn32 tm4 tn2 register | …` */
+export function showConfig({ tileRows, choices }: Config): string {
+  return [...(tileRows === undefined ? [] : [`tiles of ${tileRows}`]), ...choices.map((c) => showParams(c.params))].join(' | ');
+}
 
 /** What is timed: one case of several, such as a distribution of tokens over experts. */
 export interface Scenario {

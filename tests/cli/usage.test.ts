@@ -41,7 +41,6 @@ describe('help', () => {
     for (const { stdout } of helps) {
       const [about = '', examples = ''] = stdout.split('Example:');
       for (const [option] of examples.matchAll(/ --?[a-z][a-z-]*/g)) {
-        if (stdout.includes('moec tune')) continue;
         expect(about, examples).toContain(option.trim());
       }
     }
@@ -93,13 +92,6 @@ describe('usage errors exit with 2 and say what was meant', () => {
     expect(run.stderr).not.toMatch(/^ +at /m);
     expect(run.code).toBe(2);
     expect(errorOf(run)).toMatchObject({ exitCode: 2 });
-  });
-
-  it('the tuner says plainly that it is not there', async () => {
-    const { code, stdout, stderr } = await moec(['tune', LAYER, '--tokens', '1,8', '--dry-run']);
-    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
-    expect(stderr).toMatch(/no tuner yet/);
-    expect(stderr).toContain('moec bench');
   });
 });
 

@@ -17,8 +17,9 @@ const INFO: DeviceInfo = {
 /** A package with buckets for one adapter, for subgroups of 32, and for any device; tile rows tell them apart. */
 function packageFor(adapter: string): Manifest {
   const caps = WEBGPU_BASELINE;
-  const tuned = { device: { adapter }, caps, tokens: [16], schedules: () => ({ tileRows: () => 4 }) };
-  const sized = { device: { subgroupSize: 32 }, caps, schedules: () => ({ tileRows: () => 16 }) };
+  const tuned = { device: { adapter }, caps, buckets: [{ maxTokens: 16, schedules: () => ({ tileRows: () => 4 }) }] };
+  const rows16 = { schedules: () => ({ tileRows: () => 16 }) };
+  const sized = { device: { subgroupSize: 32 }, caps, buckets: [{ maxTokens: 8, ...rows16 }, { maxTokens: undefined, ...rows16 }] };
   const { manifest } = compileSpec(layer('t', 32, moe(4, 2, swiglu(16))), { plans: [tuned, sized] });
   return readManifest(JSON.parse(JSON.stringify(manifest)));
 }
@@ -62,14 +63,17 @@ describe('schedules from outside', () => {
     const spec = layer('t', 64, moe(4, 2, swiglu(32)));
     const seen: string[] = [];
     const plan = {
-      device: { adapter: 'x' }, caps, tokens: [undefined],
-      schedules: () => ({
-        tileRows: () => 4,
-        find: (family: string) => {
-          seen.push(family);
-          return undefined;
-        },
-      }),
+      device: { adapter: 'x' }, caps,
+      buckets: [{
+        maxTokens: undefined,
+        schedules: () => ({
+          tileRows: () => 4,
+          find: (family: string) => {
+            seen.push(family);
+            return undefined;
+          },
+        }),
+      }],
     };
     const { program } = compileSpec(spec, { plans: [plan] });
     expect(seen).toContain('grouped-linear');

@@ -1,7 +1,7 @@
 /** `moec compile FILE --target webgpu|cuda|all --out DIR` */
 import { join } from 'node:path';
 import { type Spec, shortBytes } from '../../driver/analysis.ts';
-import { GENERATOR } from '../../driver/compile.ts';
+import { GENERATOR, type Tuned } from '../../driver/compile.ts';
 import { type BuiltPackage, buildPackage } from '../../driver/package.ts';
 import type { TargetName } from '../../driver/profiles.ts';
 import type { Manifest } from '../../runtime/core/abi.ts';
@@ -15,6 +15,7 @@ import { loadSpec } from '../load-spec.ts';
 import { disabledPasses } from '../passes-option.ts';
 import { capsOf, type DeviceChoice } from '../profiles.ts';
 import { packageSources } from '../runtime-files.ts';
+import { readTuned } from '../tune/read-tuned.ts';
 import { writePackage } from '../write-package.ts';
 
 interface Options extends CommonOptions, EmulateOption, DeviceChoice {
@@ -23,11 +24,14 @@ interface Options extends CommonOptions, EmulateOption, DeviceChoice {
   readonly weights?: string;
   readonly skipBuild?: boolean;
   readonly unit?: string;
+  /** A store of `moec tune`; true: the usual one. */
+  readonly tuned?: string | true;
 }
 
 /** Options that none of the targets knows would be passed over in silence. */
 function refuseForeign(options: Options, targets: readonly TargetName[]): void {
   const given: readonly (readonly [string, boolean])[] = [['--arch', options.arch !== undefined], ['--emulate', options.emulate === true], ['--skip-build', options.skipBuild === true]];
+  if (options.tuned !== undefined && !targets.includes('webgpu')) throw new CommandError(EXIT.usage, '--tuned is for --target webgpu', { fix: 'leave --tuned out' });
   const foreign = targets.includes('cuda') ? undefined : given.find(([, isGiven]) => isGiven)?.[0];
   if (foreign !== undefined) throw new CommandError(EXIT.usage, `${foreign} is for --target cuda`, { fix: `add --target cuda, or leave ${foreign} out` });
 }
@@ -38,10 +42,12 @@ async function checkWeights(path: string, { sections, sequence }: Manifest): Pro
   await set.close();
 }
 
-function compilePackages(spec: Spec, targets: readonly TargetName[], options: Options): ReadonlyMap<TargetName, BuiltPackage> {
+function compilePackages(spec: Spec, targets: readonly TargetName[], options: Options, tuned: Tuned | undefined): ReadonlyMap<TargetName, BuiltPackage> {
   const disabled = disabledPasses();
   const sources = packageSources();
-  return new Map(targets.map((target) => [target, buildPackage(spec, { caps: capsOf(target, options), disabled }, sources)]));
+  const build = (target: TargetName): BuiltPackage =>
+    buildPackage(spec, { caps: capsOf(target, options), disabled, ...(tuned === undefined || target !== 'webgpu' ? {} : { tuned }) }, sources);
+  return new Map(targets.map((target) => [target, build(target)]));
 }
 
 interface Facts {
@@ -84,7 +90,8 @@ export async function run(args: readonly string[], options: Options): Promise<nu
   if (out === undefined) throw new CommandError(EXIT.usage, '--out is missing', { fix: 'moec compile FILE --out DIR' });
   refuseForeign(options, targets);
   const { spec } = loadSpec(io, args[0] ?? '', options.unit);
-  const packages = compilePackages(spec, targets, options);
+  const tuned = options.tuned === undefined ? undefined : readTuned(io, spec, options.tuned, { caps: capsOf('webgpu', options), disabled: disabledPasses() });
+  const packages = compilePackages(spec, targets, options, tuned);
   const [first] = packages.values();
   if (options.weights !== undefined && first !== undefined) await checkWeights(options.weights, first.compiled.manifest);
   const isAll = options.target === 'all';

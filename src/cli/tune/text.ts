@@ -1,9 +1,8 @@
 /** What `moec tune` says: progress lines, the table of results, failures by class. */
 import { FAILURES } from '../../tuner/outcome.ts';
-import { showParams } from '../../tuner/space/types.ts';
 import type { UnitReport } from '../../tuner/tune-all.ts';
 import type { FailureNote, Progress } from '../../tuner/tune-unit.ts';
-import type { Config } from '../../tuner/unit.ts';
+import { showConfig } from '../../tuner/unit.ts';
 
 const ms = (x: number): string => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(3));
 const clock = (seconds: number): string => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, '0')}`;
@@ -19,11 +18,6 @@ export function progressLine(p: Progress, elapsedMs: number): string {
   const last = p.lastMs === undefined ? '' : `  last ${ms(p.lastMs)}`;
   const stage = p.stage === 'final' ? '  measuring the best again' : eta;
   return `${p.unit.name} T=${p.unit.tokens}  ${p.done}/${p.planned}  best ${ms(p.bestMs)} ms (${p.gain.toFixed(2)}x default)${last}  bad: ${bad.join(' ')}${stage}`;
-}
-
-export function showConfig({ tileRows, choices }: Config): string {
-  const parts = choices.map((c) => showParams(c.params));
-  return [...(tileRows === undefined ? [] : [`tiles of ${tileRows}`]), ...parts].join(' | ');
 }
 
 export interface TableRow {

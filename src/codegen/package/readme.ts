@@ -99,6 +99,26 @@ compares before it allocates.`,
   };
 }
 
+/** What devices with kernels of their own gained by them; nothing where there are none. */
+function tunedChapter({ tuned = [] }: Manifest): string {
+  if (tuned.length === 0) return '';
+  const adapters = [...new Set(tuned.map((t) => t.adapter))];
+  const calls = (t: NonNullable<Manifest['tuned']>[number]): string => (t.above + 1 === t.tokens ? String(t.tokens) : `${t.above + 1} to ${t.tokens}`);
+  const tables = adapters.map((adapter) => {
+    const rows = tuned.filter((t) => t.adapter === adapter).map((t) => {
+      const gain = t.defaultMs / t.tunedMs;
+      return `| ${markdownText(t.kernel)} | ${calls(t)} | ${t.defaultMs.toPrecision(3)} | ${t.tunedMs.toPrecision(3)} | ${gain.toFixed(2)}x | ${(100 * t.noise).toFixed(1)} % |`;
+    });
+    return `On ${markdownText(adapter)}:\n\n| kernels | tokens of a call | default ms | tuned ms | gain | noise |\n|---|---|---|---|---|---|\n${rows.join('\n')}\n`;
+  });
+  return `
+## Tuned kernels
+
+These devices run kernels that \`moec tune\` found there; all others run the defaults. Both were measured in turns, on procedural weights.
+
+${tables.join('\n')}`;
+}
+
 const DEVICES = {
   sm_80: 'Ampere and every later NVIDIA GPU (compute capability 8.0 and up)',
   sm_90a: 'Hopper alone (H100, H200: compute capability 9.0)',
@@ -157,7 +177,7 @@ Bytes on the device; nothing else is allocated.
 ${memory(manifest)}
 
 ${needs}
-
+${tunedChapter(manifest)}
 ## Checking
 
 \`\`\`js

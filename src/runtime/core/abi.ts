@@ -130,6 +130,21 @@ export interface ManifestCuda {
   readonly sources: string;
 }
 
+/** Why a device has buckets of its own: a kernel that was measured there beside the default one. */
+export interface ManifestTuned {
+  /** As in `ManifestDevice`. */
+  readonly adapter: string;
+  readonly kernel: string;
+  /** Calls of more than `above` and at most so many tokens. */
+  readonly tokens: number;
+  readonly above: number;
+  readonly defaultMs: number;
+  readonly tunedMs: number;
+  /** What the ratio of the two may be off by, relative. */
+  readonly noise: number;
+  readonly schedule: string;
+}
+
 export interface Manifest {
   readonly abi: typeof ABI_VERSION;
   readonly generator: string;
@@ -150,6 +165,8 @@ export interface Manifest {
     readonly weightBytes: number;
   };
   readonly passes: readonly string[];
+  /** Evidence for the buckets of single devices; nothing runs by it. */
+  readonly tuned?: readonly ManifestTuned[];
   /** Where the CUDA sources lie; packages for CUDA only. */
   readonly cuda?: ManifestCuda;
   readonly files: Readonly<Record<string, string>>;

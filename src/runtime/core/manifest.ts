@@ -84,6 +84,7 @@ const kernel = object({
   access: list(oneOf('read', 'write', 'read_write')),
   variants: list(object({ file: text, entry: text, requires: object({ features: list(text), subgroupSize: optional(whole) }) })),
 });
+const tuned = object({ adapter: text, kernel: text, tokens: whole, above: whole, defaultMs: real, tunedMs: real, noise: real, schedule: text });
 const manifest = object({
   generator: text,
   target: oneOf('webgpu', 'cuda'),
@@ -106,6 +107,7 @@ const manifest = object({
   sequence: list(object({ section: whole, layer: nullable(whole) })),
   limits: object({ profile: text, maxBindingBytes: whole, maxBindings: whole, maxThreadsPerBlock: whole, maxSharedBytes: whole, weightBytes: whole }),
   passes: list(text),
+  tuned: optional(list(tuned)),
   cuda: optional(object({ arch: oneOf('sm_80', 'sm_90a'), directory: text, parts: list(text), module: text, sources: text })),
   files: mapOf(text),
 });

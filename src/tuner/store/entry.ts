@@ -29,6 +29,8 @@ export interface EntryDevice {
   readonly implementation: string;
   readonly subgroupSize: number | null;
   readonly software: boolean;
+  /** Those that kernels may use. */
+  readonly features: readonly string[];
 }
 
 export interface Entry extends Question {
@@ -53,8 +55,11 @@ export interface StoredConfig {
   readonly schedules: readonly unknown[];
 }
 
-export const deviceOf = ({ adapter, backend, implementation, subgroupSize, software }: DeviceFacts): EntryDevice => ({
-  adapter, backend, implementation, subgroupSize: subgroupSize ?? null, software,
+/** What kernels use; measuring uses more. */
+const KERNEL_FEATURES: ReadonlySet<string> = new Set(['subgroups', 'shader-f16']);
+
+export const deviceOf = ({ adapter, backend, implementation, subgroupSize, software, features }: DeviceFacts): EntryDevice => ({
+  adapter, backend, implementation, subgroupSize: subgroupSize ?? null, software, features: features.filter((f) => KERNEL_FEATURES.has(f)).sort(),
 });
 
 export const keyOf = ({ unit, tokens, from, routing, device, generator, space }: Question): string =>
@@ -90,10 +95,11 @@ function configOf(x: unknown): StoredConfig | null | undefined {
 
 function deviceFrom(x: unknown): EntryDevice | undefined {
   if (!isFields(x)) return undefined;
-  const { adapter, backend, implementation, subgroupSize, software } = x;
+  const { adapter, backend, implementation, subgroupSize, software, features } = x;
   if (!isText(adapter) || !isText(backend) || !isText(implementation) || typeof software !== 'boolean') return undefined;
   if (subgroupSize !== null && !isWhole(subgroupSize)) return undefined;
-  return { adapter, backend, implementation, subgroupSize, software };
+  if (!Array.isArray(features) || !features.every((f) => typeof f === 'string' && KERNEL_FEATURES.has(f))) return undefined;
+  return { adapter, backend, implementation, subgroupSize, software, features };
 }
 
 /** An entry, or why it is none. */
