@@ -7,7 +7,7 @@ import { findChoice } from './space/index.ts';
 import { deviceOf, type Entry, ENTRY_VERSION, keyOf, type Question, questionOf, type StoredConfig } from './store/entry.ts';
 import type { TuneLog } from './store/log.ts';
 import type { TuneStore } from './store/store.ts';
-import { type Effort, plannedEvaluations, type Progress, spaceOf, tuneUnit, UnitFailed, type UnitResult } from './tune-unit.ts';
+import { type Effort, plannedEvaluations, type Progress, spaceOf, standardConfig, tuneUnit, UnitFailed, type UnitResult } from './tune-unit.ts';
 import { makeConfig } from './search/search.ts';
 import { type Config, plainConfig, type Unit } from './unit.ts';
 
@@ -79,8 +79,7 @@ function entryOf(question: Question, { unit, config, isStandard, standardMs, ms,
 function known(unit: Unit, key: string, o: TuneOptions): UnitReport | undefined {
   const entry = o.resume ? o.store.read(key) : undefined;
   if (entry === undefined || (o.effort.name === 'full' && entry.effort === 'quick')) return undefined;
-  if (entry.config === null) return { unit, key, status: 'known', entry };
-  const config = configOf(unit, entry.config, o.caps);
+  const config = entry.config === null ? standardConfig(unit, spaceOf(unit, o.caps)) : configOf(unit, entry.config, o.caps);
   return config === undefined ? undefined : { unit, key, status: 'known', entry, config };
 }
 

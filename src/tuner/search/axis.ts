@@ -6,9 +6,12 @@ import type { Choice, Params } from '../space/types.ts';
 import type { Random } from '../random.ts';
 import { dot, ridge } from './regression.ts';
 
-const LAMBDA = 0.15;
-/** Of the corrections by parameter values; the estimate's own weight is held near 1. */
-const PRIOR = 0.05;
+const LAMBDA = 0.05;
+/** Scales of features: the larger, the freer is the weight. */
+const INTERCEPT = 20;
+const OWN = 0.5;
+/** Weight of the log of the estimate before anything is measured. */
+const TRUST = 0.25;
 
 interface Entry {
   readonly choice: Choice;
@@ -18,6 +21,14 @@ interface Entry {
   /** log score beside the other choices of the axis; undefined: not measured. */
   y: number | undefined;
   failed: boolean;
+}
+
+/** A factor for each value, and a valley over all of them: values that were not tried are between those that were. */
+function featuresOf(value: number | string, list: readonly string[]): readonly number[] {
+  const at = list.indexOf(String(value));
+  const z = list.length < 2 ? 0 : (2 * at) / (list.length - 1) - 1;
+  const own = list.map((_, i) => (i === at ? OWN : 0));
+  return typeof value === 'number' && list.length > 2 ? [...own, z, z * z - 0.5] : own;
 }
 
 /** Values of all parameters by name, ascending; names and absent values by text. */
@@ -52,8 +63,8 @@ export class Axis {
     const names = [...this.#values];
     this.#entries = choices
       .map((choice): Entry => {
-        const at = names.flatMap(([name, list]) => list.map((v) => (String(choice.params[name] ?? '') === v ? 1 : 0)));
-        return { choice, features: [1, ...at], estimate: Math.log(Math.max(1e-30, estimate(choice))), y: undefined, failed: false };
+        const features = names.flatMap(([name, list]) => featuresOf(choice.params[name] ?? '', list));
+        return { choice, features: [INTERCEPT, ...features], estimate: Math.log(Math.max(1e-30, estimate(choice))), y: undefined, failed: false };
       })
       .sort((a, b) => a.estimate - b.estimate || (a.choice.text < b.choice.text ? -1 : 1));
     this.#byText = new Map(this.#entries.map((e) => [e.choice.text, e]));
@@ -87,31 +98,38 @@ export class Axis {
   }
 
   /**
-   * What to measure next. Every fourth time something that is unlike what is known, of the better half.
+   * What to measure next: by turns what is predicted to be fast, something beside the best so far, and something that is unlike
+   * what is known, of the better part.
    * @param turn how many were taken before in this visit
    */
   next(turn: number, r: Random): Choice | undefined {
     const open = this.#entries.filter((e) => e.y === undefined && !e.failed);
-    if (open.length === 0) return undefined;
     const seen = this.#entries.filter((e) => e.y !== undefined);
     const predicted = this.#predictions(open, seen);
-    const order = open.map((entry, i) => ({ entry, value: predicted[i] ?? 0 })).sort((a, b) => a.value - b.value);
-    if (turn % 4 !== 3 || seen.length === 0) return order[0]?.entry.choice;
-    const better = order.slice(0, Math.ceil(order.length / 4));
-    const far = better.map(({ entry }) => ({ entry, steps: Math.min(...seen.map((s) => distance(s.choice.params, entry.choice.params, this.#values))) }));
-    const farthest = Math.max(...far.map((f) => f.steps));
-    const pool = far.filter((f) => f.steps === farthest);
-    return pool[r.below(pool.length)]?.entry.choice;
+    const order = open.map((entry, i) => ({ entry, value: predicted[i] ?? 0 })).sort((a, b) => a.value - b.value).map((o) => o.entry);
+    const best = seen.reduce<Entry | undefined>((a, b) => (a === undefined || (b.y ?? 0) < (a.y ?? 0) ? b : a), undefined);
+    const steps = (a: Entry, b: Entry): number => distance(a.choice.params, b.choice.params, this.#values);
+    const kind = turn % 4;
+    if (kind === 1 && turn > 6 && best !== undefined) {
+      const near = order.find((e) => steps(e, best) <= 1);
+      if (near !== undefined) return near.choice;
+    }
+    if (kind === 3 && seen.length > 0) {
+      const better = order.slice(0, Math.ceil(order.length / 4));
+      const far = better.map((entry) => ({ entry, steps: Math.min(...seen.map((s) => steps(s, entry))) }));
+      const farthest = Math.max(...far.map((f) => f.steps));
+      const pool = far.filter((f) => f.steps === farthest);
+      return pool[r.below(pool.length)]?.entry.choice;
+    }
+    return order[0]?.choice;
   }
 
   #predictions(open: readonly Entry[], seen: readonly Entry[]): readonly number[] {
     if (seen.length < 2) return open.map((e) => e.estimate);
-    // A weight of the estimate beside corrections by value: with few measurements the estimate leads, with many they do.
     const center = seen.reduce((sum, e) => sum + e.estimate, 0) / seen.length;
-    const scale = 1 / PRIOR;
-    const row = (e: Entry): readonly number[] => [(e.estimate - center) * 1, ...e.features.map((x, i) => (i === 0 ? x * scale : x))];
-    const residual = seen.map((e) => (e.y ?? 0) - 0.5 * (e.estimate - center));
+    const row = (e: Entry): readonly number[] => [e.estimate - center, ...e.features];
+    const residual = seen.map((e) => (e.y ?? 0) - TRUST * (e.estimate - center));
     const w = ridge(seen.map(row), residual, LAMBDA);
-    return open.map((e) => dot(row(e), w) + 0.5 * (e.estimate - center));
+    return open.map((e) => dot(row(e), w) + TRUST * (e.estimate - center));
   }
 }
