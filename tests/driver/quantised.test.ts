@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { compileSpec } from '../../src/driver/compile.ts';
 import { gateOf, goldenVectors, needsTwin, quantisationCost, twinOf } from '../../src/driver/golden.ts';
 import { contestants } from '../../src/driver/variants.ts';
+import { PackageError } from '../../src/runtime/core/errors.ts';
 import { decodeGolden } from '../../src/runtime/core/golden.ts';
+import { readManifest } from '../../src/runtime/core/manifest.ts';
 import { F32_GATE } from '../../src/runtime/core/metrics.ts';
 import { layerOf, modelOf } from '../model/helpers.ts';
 
@@ -50,5 +52,25 @@ describe('golden vectors', () => {
     const compiled = compileSpec(twin);
     expect(compiled.manifest.sections.flatMap((s) => s.params.filter((p) => p.elem === 'int4_f16')).length).toBeGreaterThan(0);
     expect(quantisationCost(large)?.nmse).toBeGreaterThan(1e-4);
+  });
+});
+
+describe('manifests', () => {
+  interface Params {
+    readonly sections: readonly { readonly params: readonly { readonly name: string; shape: unknown; elem: unknown }[] }[];
+  }
+  const changed = (change: (param: Params['sections'][number]['params'][number]) => void): unknown => {
+    const manifest = JSON.parse(JSON.stringify(compileSpec(layer('f32 experts int4')).manifest)) as Params;
+    const param = manifest.sections[0]?.params.find((p) => p.name === 'experts.down.weight');
+    if (param === undefined) throw new Error('no bank');
+    change(param);
+    return manifest;
+  };
+
+  it('are refused where rows cannot be quantised', () => {
+    expect(() => readManifest(changed(() => undefined))).not.toThrow();
+    expect(() => readManifest(changed((p) => void (p.shape = [4, 64, 33])))).toThrow(/experts\.down\.weight.* whole groups/);
+    expect(() => readManifest(changed((p) => void (p.shape = [64])))).toThrow(/whole groups/);
+    expect(() => readManifest(changed((p) => void (p.elem = 'int3_f16')))).toThrow(PackageError);
   });
 });
