@@ -199,6 +199,7 @@ declare({
     option('--stages', 'also compile, load and first-call times'),
     option('--markdown <file>', 'write the report as Markdown'),
     option('--plots <dir>', 'draw pictures as SVG (needs the packages vega and vega-lite)'),
+    option('--tuning [dir]', 'with --plots: also what moec tune searched (default: .moec/tune)'),
     targetOption(),
     limitsOption(),
     archOption(),

@@ -2,6 +2,7 @@
 import { PASS_NAMES } from '../../driver/compile.ts';
 import { type BenchResult, passRows, ratesOf, roofline } from './result.ts';
 import { deviceText } from './report.ts';
+import type { SearchStep } from './tuning-log.ts';
 import type { PictureSpec } from './vega.ts';
 
 export interface Picture {
@@ -209,35 +210,18 @@ function routingPicture(result: BenchResult): Picture | undefined {
 export const picturesOf = (result: BenchResult): readonly Picture[] =>
   [rooflinePicture(result), tokensPicture(result), passesPicture(result), routingPicture(result), routingSweep(result)].filter((p) => p !== undefined);
 
-/** The best time so far over the evaluations of a search. */
-export interface SearchStep {
-  readonly unit: string;
-  readonly evaluation: number;
-  readonly bestMs: number;
-}
-
-/** One line for each unit that was tuned, each in parts of its first time. */
-export function searchPicture(title: string, subtitleText: string, steps: readonly SearchStep[]): Picture {
-  const first = new Map<string, number>();
-  for (const { unit, bestMs } of steps) if (!first.has(unit)) first.set(unit, bestMs);
-  const units = [...first.keys()];
-  const values = steps.map((s) => ({ ...s, part: s.bestMs / (first.get(s.unit) ?? s.bestMs) }));
-  return {
-    name: 'tuning',
-    title,
-    spec: {
-      $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
-      title: { text: title, subtitle: [subtitleText] },
-      config: CONFIG,
-      width: 620,
-      height: 320,
-      data: { values },
-      mark: { type: 'line', interpolate: 'step-after', strokeWidth: 2 },
-      encoding: {
-        x: { field: 'evaluation', type: 'quantitative', title: 'evaluations', axis: { format: 'd', tickMinStep: 1 } },
-        y: { field: 'part', type: 'quantitative', title: 'best time so far, of the first', axis: { format: '%' }, scale: { zero: true } },
-        color: { field: 'unit', ...named(units, null) },
-      },
+/** One line for each unit that was tuned. */
+export function searchPicture(result: BenchResult, steps: readonly SearchStep[]): Picture {
+  const units = [...new Set(steps.map((s) => s.unit))];
+  return picture('tuning', `${result.spec}: what tuning found, evaluation by evaluation`, result, {
+    width: 620,
+    height: 300,
+    data: { values: steps },
+    mark: { type: 'line', interpolate: 'step-after', strokeWidth: 2 },
+    encoding: {
+      x: { field: 'evaluation', type: 'quantitative', title: 'evaluations', axis: { format: 'd', tickMinStep: 1, grid: false } },
+      y: { field: 'best', type: 'quantitative', title: 'best time so far, of the default’s', axis: { format: '.0%' }, scale: { domain: [0, 1] } },
+      color: { field: 'unit', ...named(units, null), legend: { title: null, orient: 'bottom', columns: 3, symbolOpacity: 1 } },
     },
-  };
+  }, 'each candidate was measured in turns with the default');
 }

@@ -18,6 +18,8 @@ import { deviceText, markdownReport, plainReport } from '../bench/report.ts';
 import { type BenchResult, ratesOf, type StageRow, timerText } from '../bench/result.ts';
 import { type Bench, cudaBench, type Prepared, prepare, SEED, type Timed, webgpuBench } from '../bench/session.ts';
 import { commandLine, versions } from '../bench/setting.ts';
+import { readSearch, type SearchStep } from '../bench/tuning-log.ts';
+import { STORE_DIRECTORY } from '../../tuner/store/store.ts';
 import { quantile } from '../bench/stats.ts';
 import type { EmulateOption } from '../cuda-program.ts';
 import { readFacts } from '../device-facts.ts';
@@ -36,6 +38,7 @@ interface Options extends CommonOptions, EmulateOption, DeviceChoice {
   readonly stages?: boolean;
   readonly markdown?: string;
   readonly plots?: string;
+  readonly tuning?: string | true;
   readonly unit?: string;
 }
 
@@ -175,8 +178,8 @@ const jsonRow = (row: Row, result: BenchResult): object => {
   return { ...rest, rounds: host.n, medianMs: host.median, p90Ms: host.p90, ...(device === undefined ? {} : { deviceMs: device.median, deviceP90Ms: device.p90 }), clock, gflops, gbs, ...(share === undefined ? {} : { share }), ...(histogram === undefined ? {} : { histogram }) };
 };
 
-async function tell(io: Io, result: BenchResult, options: Options): Promise<void> {
-  const pictures = options.plots === undefined ? [] : await (await import('../bench/pictures.ts')).writePictures(result, options.plots, options.markdown);
+async function tell(io: Io, result: BenchResult, options: Options, search: readonly SearchStep[]): Promise<void> {
+  const pictures = options.plots === undefined ? [] : await (await import('../bench/pictures.ts')).writePictures(result, options.plots, options.markdown, search);
   if (options.markdown !== undefined) writeWhole(resolve(options.markdown), new TextEncoder().encode(markdownReport(result, pictures)));
   for (const p of pictures) io.say(`wrote ${p.path}`);
   if (options.markdown !== undefined) io.say(`wrote ${options.markdown}`);
@@ -199,6 +202,8 @@ export async function run(args: readonly string[], options: Options): Promise<nu
     stages: options.stages === true,
   };
   const against = parseAgainst(options.against, spec);
+  if (options.tuning !== undefined && options.plots === undefined) throw new CommandError(EXIT.usage, '--tuning is a picture, and there is no place for it', { fix: 'add --plots DIR' });
+  const search = options.tuning === undefined ? [] : readSearch(options.tuning === true ? STORE_DIRECTORY : options.tuning);
   // Asked for before the measuring, not missed after it.
   if (options.plots !== undefined) await (await import('../bench/vega.ts')).loadVega();
   const caps = capsOf(target, options);
@@ -214,7 +219,7 @@ export async function run(args: readonly string[], options: Options): Promise<nu
       rounds: asked.rounds, rows, same, failed, stages, facts: target === 'cuda' ? undefined : readFacts(device),
       ...quantisationOf(spec),
     };
-    await tell(io, result, options);
+    await tell(io, result, options, search);
     return EXIT.ok;
   } catch (error) {
     if (error instanceof SteerError) throw new CommandError(EXIT.usage, `--routing cannot steer ${spec.name}: ${error.message}`, { fix: 'leave --routing out' });

@@ -107,6 +107,8 @@ describe('moec bench', () => {
     ['routing of a model', ['small.moe', '--routing', 'uniform'], /small is a model/, /layer/],
     ['routing of a dense layer', ['dense.moe', '--routing', 'uniform'], /no router/, /leave --routing out/],
     ['tokens beyond the context', ['small.moe', '--tokens', '1,33'], /context of small, 32/, /at most 32/],
+    ['tuning', ['tiny.moe', '--tuning', '--plots', 'p'], /holds no search/, /moec tune/],
+    ['tuning without pictures', ['tiny.moe', '--tuning', 'x'], /no place/, /--plots/],
     ['emulation', ['tiny.moe', '--emulate'], /--target cuda/, /^/],
   ])('refuses a wrong %s before anything runs', async (_what, args, words, fix) => {
     const done = await cli('bench', ...args, '--json');

@@ -11,6 +11,7 @@ import { markdownReport, plainReport } from '../../../src/cli/bench/report.ts';
 import { type BenchResult, passRows, ratesOf, roofline } from '../../../src/cli/bench/result.ts';
 import { medianRatio, quantile, summarise } from '../../../src/cli/bench/stats.ts';
 import { bytesText, markdownTable, plainTable, short } from '../../../src/cli/bench/table.ts';
+import { readSearch, searchSteps } from '../../../src/cli/bench/tuning-log.ts';
 import { loadVega } from '../../../src/cli/bench/vega.ts';
 import { type DeviceFacts, factsPath, parseFacts, readFacts, writeFacts } from '../../../src/cli/device-facts.ts';
 
@@ -128,11 +129,25 @@ describe('pictures', () => {
     expect(picturesOf({ ...bare, rows: [] }).map((p) => p.name)).not.toContain('roofline');
   });
 
-  it('of a search: the best so far, unit by unit', async () => {
-    const steps = ['moe', 'attention'].flatMap((unit) => [3, 2, 1.5].map((bestMs, evaluation) => ({ unit, evaluation, bestMs })));
-    const svg = await (await loadVega()).svg(searchPicture('tuning', 'a device', steps).spec);
-    expect(texts(svg)).toMatch(/evaluations[^]*attention|attention[^]*evaluations/);
+  it('of a search: the best so far, unit by unit, failures and broken lines among them', async () => {
+    const line = (key: string, stage: string, outcome: object): string => JSON.stringify({ v: 1, id: `${key} ${stage} 1 1 abc`, config: '', outcome });
+    const log = [
+      line('a1', 'standard', { ok: true, ratio: 0.1 }),
+      line('a1', 'search', { ok: true, ratio: 1.5 }),
+      line('b2', 'search', { ok: true, ratio: 0.5 }),
+      line('a1', 'search', { ok: false, failure: 'compile', message: '' }),
+      line('a1', 'search', { ok: true, ratio: 0.8 }),
+      '{"v":1,"id":"a1 search',
+      line('a1', 'search', { ok: true, ratio: 0.9 }),
+      '',
+    ].join('\n');
+    const steps = searchSteps(log, (key) => `unit ${key}`);
+    expect(steps.filter((s) => s.unit === 'unit a1').map((s) => [s.evaluation, s.best])).toEqual([[0, 1], [1, 1], [2, 1], [3, 0.8], [4, 0.8]]);
+    expect(steps.filter((s) => s.unit === 'unit b2').map((s) => s.best)).toEqual([1, 0.5]);
+    const svg = await (await loadVega()).svg(searchPicture(result, steps).spec);
+    for (const words of ['evaluations', 'unit a1', 'unit b2', 'of the default']) expect(texts(svg)).toContain(words);
     expect(svg).not.toMatch(/NaN/);
+    expect(() => readSearch(directory)).toThrow(/holds no search/);
   });
 });
 
