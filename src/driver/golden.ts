@@ -10,7 +10,7 @@ import type { GraphProgram } from '../lower/graph-program.ts';
 import { lowerToGraphs } from '../lower/model-to-graph.ts';
 import type { Attention, Ffn, LayerFfn, Router, Spec } from '../model/types.ts';
 import { type Golden, encodeGolden, type GoldenVector, tokensOf } from '../runtime/core/golden.ts';
-import { type Deviation, deviation, F32_GATE } from '../runtime/core/metrics.ts';
+import { type Deviation, deviation, F32_GATE, HALF_GATES } from '../runtime/core/metrics.ts';
 import { proceduralIds, proceduralInput, proceduralWeights } from '../runtime/core/procedural.ts';
 import { weightsOf } from '../runtime/core/weights.ts';
 import { analyze } from '../model/index.ts';
@@ -86,20 +86,27 @@ const expertsOf = (spec: Spec): number => {
   return moe?.kind === 'moe' ? moe.experts : 0;
 };
 
-/** Of one block whose rows are rounded to 16 bits, in memory and before tensor cores: half a unit is 2^-12 and 2^-9 of a value. */
-const ROUNDED_GATES = { f16: { nmse: 1.6e-6, rowNmse: 4e-6 }, bf16: { nmse: 1e-4, rowNmse: 2.5e-4 } } as const;
+/** Per block where it may be an attention, which rounds more often, or where rows are as narrow as a twin's, whose errors average out less. */
+const BLOCK_GATES: typeof HALF_GATES = { f16: { nmse: 1.6e-6, rowNmse: 4e-6 }, bf16: { nmse: 1e-4, rowNmse: 2.5e-4 } };
 /** A token that went to a wrong expert, or a lost column, is further off than this. */
 const WORST_ROW = 5e-3;
 
-/** What results of a program may be off by, as its kernels round. Roundings of one block after another add up: an attention and an FFN a layer. */
-export function gateOf(spec: Spec, { kernels }: KernelTable): Deviation {
+/** The 16-bit type to which kernels round rows; undefined where all is computed in f32. */
+export function roundedTo({ kernels }: KernelTable): 'f16' | 'bf16' | undefined {
   const rounded = new Set<string>();
   for (const { source, variants } of kernels) {
     for (const p of variants[0]?.kernel.params ?? []) if (p.access !== 'read') rounded.add(p.elem);
     for (const s of walkStmts(source.body)) if (s.k === 'tile.mainloop' && s.schedule.variant !== 'fma') rounded.add(s.b[0]?.buf.elem ?? 'f32');
   }
-  const gate = rounded.has('bf16') ? ROUNDED_GATES.bf16 : rounded.has('f16') ? ROUNDED_GATES.f16 : undefined;
-  if (gate === undefined) return F32_GATE;
+  return rounded.has('bf16') ? 'bf16' : rounded.has('f16') ? 'f16' : undefined;
+}
+
+/** What results of a program may be off by, as its kernels round. Roundings of one block after another add up: an attention and an FFN a layer. */
+export function gateOf(spec: Spec, kernels: KernelTable, rows: 'wide' | 'narrow' = 'wide'): Deviation {
+  const half = roundedTo(kernels);
+  if (half === undefined) return F32_GATE;
+  if (spec.kind === 'layer' && rows === 'wide') return HALF_GATES[half];
+  const gate = BLOCK_GATES[half];
   const blocks = spec.kind === 'model' ? 2 * spec.layers.length : 1;
   return { nmse: Math.min(WORST_ROW, gate.nmse * blocks), rowNmse: Math.min(WORST_ROW, gate.rowNmse * blocks) };
 }

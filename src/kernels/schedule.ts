@@ -58,6 +58,8 @@ export interface TileShape {
   /** Storage of weights and rows; f32 where not said. */
   readonly weightElem?: WeightElem;
   readonly xElem?: StorageElem;
+  /** Columns of rows or of results, whichever are fewer, of all heads; k where not said. */
+  readonly width?: number;
   /** Whether a bias is added to the sums. */
   readonly bias?: boolean;
 }
@@ -119,6 +121,8 @@ function legalHalves(variant: 'mma-sync' | 'wgmma', shape: TileShape, caps: Capa
   if (!caps.matrix.includes(variant)) return no(`${caps.profile} has no ${variant}`);
   if (weightElem !== 'f16' && weightElem !== 'bf16') return no(`${variant} multiplies 16-bit weights, these are ${weightElem}`);
   if (xElem !== weightElem && (variant === 'wgmma' || xElem !== 'f32')) return no(`${variant} takes no rows of ${xElem} with weights of ${weightElem}`);
+  const { width = shape.k } = shape;
+  if (xElem === 'f32' && width < caps.roundedWidth) return no(`${variant} rounds rows of f32, which takes a product of ${caps.roundedWidth} columns, not of ${width}`);
   return shape.k % COPY === 0 ? YES : no(`a depth of ${shape.k} is no multiple of ${COPY}`);
 }
 

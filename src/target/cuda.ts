@@ -1,5 +1,5 @@
 /** What NVIDIA's GPUs can do, by the architecture that kernels are built for. */
-import type { Capabilities } from './types.ts';
+import { type Capabilities, ROUNDED_WIDTH } from './types.ts';
 
 /** Ampere and everything after it: what every GPU from there on offers. An A100 has more shared memory than its smaller kin. */
 export const CUDA_SM80: Capabilities = {
@@ -16,6 +16,7 @@ export const CUDA_SM80: Capabilities = {
   f16: true,
   subgroupSize: 32,
   stores16: true,
+  roundedWidth: ROUNDED_WIDTH,
   matrix: ['mma-sync'],
   tokenBuckets: [128, 1024],
   multiprocessors: 108,

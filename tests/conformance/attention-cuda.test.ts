@@ -15,7 +15,7 @@ import { CUDA_SM80 } from '../../src/target/cuda.ts';
 import { hasCompiler } from '../codegen/cuda/emulate.ts';
 import { deviceModel, openSession } from './benches.ts';
 import { specOf } from './cases.ts';
-import { emulatedBackend } from './cuda-bench.ts';
+import { emulatedBackend, rounding } from './cuda-bench.ts';
 import { expectWithin } from './golden-suite.ts';
 
 const SEED = 11;
@@ -43,7 +43,7 @@ describe.skipIf(!hasCompiler)('attention of models on emulated CUDA', () => {
     const ids = proceduralIds(SEED, TOKENS, 64);
     const want = Float64Array.from(reference.run({ ids }).results['y'] ?? []);
 
-    const compiled = compileSpec(spec, { caps: CUDA_SM80 });
+    const compiled = compileSpec(spec, { caps: rounding(CUDA_SM80) });
     // Only tiles have parts to join.
     expect(compiled.manifest.kernels.flatMap((k) => k.variants.map((v) => v.entry)).join(' ')).toMatch(/attention_merge/);
     const backend = await emulatedBackend(compiled);

@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import { compileSpec } from '../../src/driver/compile.ts';
-import { gateOf } from '../../src/driver/golden.ts';
+import { gateOf, roundedTo } from '../../src/driver/golden.ts';
 import { loadReference } from '../../src/driver/reference.ts';
 import { lowerToGraphs } from '../../src/lower/model-to-graph.ts';
 import type { LayerSpec, ModelSpec } from '../../src/model/types.ts';
@@ -20,7 +20,7 @@ import { WEBGPU_BASELINE } from '../../src/target/types.ts';
 import { hasCompiler } from '../codegen/cuda/emulate.ts';
 import { DAWN_GATE, INTERPRETER_GATE, type RunningLayer, dawnBackend, deviceLayer, deviceModel, openSession } from './benches.ts';
 import { layerOf, specOf } from './cases.ts';
-import { emulatedBackend } from './cuda-bench.ts';
+import { emulatedBackend, rounding } from './cuda-bench.ts';
 import { expectWithin } from './golden-suite.ts';
 import { InterpreterBackend } from './interpreter-backend.ts';
 import { judgeOf } from './judge.ts';
@@ -177,7 +177,8 @@ it.skipIf(!hasCompiler)('a model in f16 on tensor cores, its experts in int4 bes
   const weights = checkpoint(spec, 'F32');
   const reference = await loadReference(lowerToGraphs(spec), weights, { capacity: 32, stored: true });
   const ids = Int32Array.from({ length: 14 }, (_, i) => (i * 7) % spec.vocab);
-  const compiled = compileSpec(spec, { caps: CUDA_SM80 });
+  const compiled = compileSpec(spec, { caps: rounding(CUDA_SM80) });
+  expect(roundedTo(compiled.kernels)).toBe('f16');
   const backend = await emulatedBackend(compiled);
   const model = deviceModel(await openSession(compiled, backend, checkpointWeights(compiled.manifest, weights)));
   const gate = gateOf(spec, compiled.kernels);

@@ -1,20 +1,16 @@
 /** One spec on both targets: the same experts, and results as close as the storage allows. */
 import { describe, expect, it } from 'vitest';
 import { CUDA_SM80, CUDA_SM90A } from '../../src/target/cuda.ts';
-import type { Deviation } from '../../src/runtime/core/metrics.ts';
+import { type Deviation, HALF_GATES } from '../../src/runtime/core/metrics.ts';
 import { hasCompiler } from '../codegen/cuda/emulate.ts';
 import { DAWN_GATE, dawnBench } from './benches.ts';
 import { LAYER_CASES, layerOf, openLayerCase, openModelCase } from './cases.ts';
-import { cudaBench } from './cuda-bench.ts';
+import { cudaBench, rounding } from './cuda-bench.ts';
 import { expectWithin } from './golden-suite.ts';
 
 const WEBGPU = dawnBench();
 /** Rows that feed products are rounded on CUDA where weights have 16 bits, and nowhere else. */
-const GATES: Readonly<Record<'f32' | 'f16' | 'bf16', Deviation>> = {
-  f32: DAWN_GATE,
-  f16: { nmse: 5e-7, rowNmse: 2e-6 },
-  bf16: { nmse: 3e-5, rowNmse: 6e-5 },
-};
+const GATES: Readonly<Record<'f32' | 'f16' | 'bf16', Deviation>> = { f32: DAWN_GATE, ...HALF_GATES };
 const ORDER = [{ MOEC_EMULATE_ORDER: 'rev', MOEC_EMULATE_LATE: '1' }] as const;
 
 const LAYERS = ['deepseekmoe_softmax_topk_shared', 'deepseek_v3_sigmoid_bias_group', 'qwen2_moe_shared_sigmoid_gate', 'gshard_top2_cap4_norm_after_drop'];
@@ -25,7 +21,7 @@ describe.skipIf(!hasCompiler)('WebGPU and CUDA', () => {
     if (found === undefined) throw new Error(`no case ${name}`);
     const { weights, input, tokens } = await openLayerCase(found);
     const spec = layerOf(dtype === 'f32' ? found.text : found.text.replace('{', `{ dtype ${dtype} `), name);
-    const caps = dtype === 'bf16' ? CUDA_SM90A : CUDA_SM80;
+    const caps = rounding(dtype === 'bf16' ? CUDA_SM90A : CUDA_SM80);
     const [here, there] = [await WEBGPU.layer(spec, weights), await cudaBench({ caps }, ORDER).layer(spec, weights)];
     const [a, b] = [await here.run(input), await there.run(input)];
     expect(b.ids).toEqual(a.ids);

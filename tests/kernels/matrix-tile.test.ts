@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { legalTile } from '../../src/kernels/index.ts';
-import type { TileShape, WgmmaTile } from '../../src/kernels/index.ts';
+import type { MmaTile, TileShape, WgmmaTile } from '../../src/kernels/index.ts';
 import { type MatrixShape, matrixTile } from '../../src/kernels/matrix-tile.ts';
 import { groupColumns } from '../../src/kernels/persistent.ts';
 import { kernelSharedBytes } from '../../src/kernels/schedule.ts';
@@ -68,6 +68,18 @@ describe('tiles for tensor cores', () => {
     expect(check({}, loop(2044, 2))).toMatch(/multiple of 8/);
     expect(check({}, loop(2048, 2, { xElem: 'f32' }))).toMatch(/no rows of f32/);
     expect(check({}, loop(2048, 2), CUDA_SM80)).toMatch(/sm_80 has no wgmma/);
+  });
+
+  it('round rows of f32 only where products are wide', () => {
+    const tile: MmaTile = { variant: 'mma-sync', bm: 32, bn: 32, bk: 32, warpsM: 1, warpsN: 2, stages: 3 };
+    const check = (shape: TileShape, caps = CUDA_SM80): string => why(legalTile(tile, shape, caps));
+    expect(check(loop(256, 1, { xElem: 'f32' }))).toBe('legal');
+    expect(check(loop(248, 1, { xElem: 'f32' }))).toMatch(/takes a product of 256 columns, not of 248/);
+    expect(check(loop(512, 2, { xElem: 'f32', width: 64 }))).toMatch(/not of 64/);
+    expect(check(loop(128, 1, { xElem: 'f32', width: 512 }))).toBe('legal');
+    expect(check(loop(64, 1, { xElem: 'f32' }), { ...CUDA_SM80, roundedWidth: 1 })).toBe('legal');
+    // Rows that are in 16 bits already are not rounded.
+    expect(check(loop(16, 1))).toBe('legal');
   });
 });
 

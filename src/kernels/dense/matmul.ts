@@ -11,7 +11,7 @@ import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
 import { walkTiles } from '../persistent.ts';
 import { mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
-import type { MatvecSchedule, TileSchedule } from '../schedule.ts';
+import type { MatvecSchedule, TileSchedule, TileShape } from '../schedule.ts';
 import {
   define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
 } from './common.ts';
@@ -58,11 +58,15 @@ export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSche
 
 /** Tensor cores where they can be had: tiles as tall as the call is likely to fill. */
 function denseTile(p: MatmulProblem, caps: Capabilities): TileSchedule | undefined {
-  const shape = { k: p.k, lanes: lanesFor(p.k), count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' };
+  const shape = tileShape(p);
   const bm = p.maxRows === undefined ? 128 : Math.min(128, Math.max(16, powerOfTwo(p.maxRows / 4)));
   const rows = p.maxRows === undefined ? TYPICAL_ROWS : p.maxRows / 2;
   return matrixTile({ bm, rowTiles: p.heads * Math.ceil(rows / bm), n: p.n, loops: [shape] }, caps);
 }
+
+const tileShape = (p: MatmulProblem): TileShape => ({
+  k: p.k, lanes: lanesFor(p.k), count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32', width: p.heads * Math.min(p.k, p.n),
+});
 
 export interface MatmulParts {
   readonly name: string;
@@ -86,7 +90,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   const s = chosen;
   const lanes = lanesFor(p.k);
   const { oneRow, ...tileSchedule } = s;
-  wantLegalTile(family, tileSchedule, { k: p.k, lanes, count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' }, caps);
+  wantLegalTile(family, tileSchedule, tileShape(p), caps);
   if (oneRow === 1 && s.variant !== undefined && s.variant !== 'fma') throw new Error(`${family}: a tile of one row is for fma`);
   const block = tileThreads(s);
   const weight = weightMatrix('weight', p.weightElem, p.k);

@@ -52,7 +52,9 @@ export function groupedTiles(p: GroupedProblem, s: TileSchedule, caps: Capabilit
   const lanes = tileLanes(s, routed.n) === 2 && (shared === undefined || shared.n % 2 === 0) ? 2 : 1;
   const y = params.bind('y', p.yElem ?? 'f32', lanes);
   const sides = shared === undefined ? [routed] : [routed, shared];
-  const shapes = sides.map((side): TileShape => ({ k: side.k, lanes: side.lanes, count, weightElem: formatElem(side.weight), xElem: halfOf(side.x) }));
+  const shapes = sides.map((side): TileShape => ({
+    k: side.k, lanes: side.lanes, count, weightElem: formatElem(side.weight), xElem: halfOf(side.x), width: Math.min(side.k, side.n),
+  }));
   for (const shape of shapes) wantLegalTile('grouped_linear', s, shape, caps);
   const bytes = kernelSharedBytes(s, shapes);
   if (bytes > caps.maxSharedBytes)

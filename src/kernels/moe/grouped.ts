@@ -60,12 +60,12 @@ function teamSchedule(p: GroupedProblem, team: number, caps: Capabilities): Matv
 /** What the main loops of a sorted problem are over. */
 const tileShapes = (p: GroupedProblem): readonly TileShape[] => {
   const count = epilogueCount(p.epilogue);
-  const shape = (k: number, weightElem: WeightElem, xElem: StorageElem): TileShape => ({
-    k, lanes: lanesFor(k), count, weightElem, xElem, bias: p.biasElem !== undefined,
+  const shape = (k: number, n: number, weightElem: WeightElem, xElem: StorageElem): TileShape => ({
+    k, lanes: lanesFor(k), count, weightElem, xElem, width: Math.min(k, n), bias: p.biasElem !== undefined,
   });
   const x = p.xElem ?? 'f32';
-  const routed = shape(p.k, p.weightElem, x);
-  return p.shared === undefined ? [routed] : [routed, shape(p.shared.k, p.shared.weightElem, p.shared.ownX ? (p.shared.xElem ?? 'f32') : x)];
+  const routed = shape(p.k, p.n, p.weightElem, x);
+  return p.shared === undefined ? [routed] : [routed, shape(p.shared.k, p.shared.n, p.shared.weightElem, p.shared.ownX ? (p.shared.xElem ?? 'f32') : x)];
 };
 
 /** The tile with operands staged in slices as deep as shared memory takes; the shared FFN has slices of its own. */

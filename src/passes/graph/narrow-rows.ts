@@ -4,7 +4,8 @@
  *   keys and values are narrowed together with the caches they are appended to.
  * route(x), product(x)  →  route(x) with a narrowed copy xn of x, product(xn)      where the router reads x without a norm
  * Legal where every reader takes such rows; in- and outputs of the section and whatever is computed with (the residual stream,
- * logits, weights of experts) stay f32. Only on targets whose kernels store 16 bits, for weights of 16 bits.
+ * logits, weights of experts) stay f32. Only on targets whose kernels store 16 bits, for weights of 16 bits, and where those who
+ * read the rows have columns enough for rounding to average out.
  * Saves half the bytes of those rows, written and read, and lets tensor cores take them as they are.
  */
 import { makeNode } from '../../ir/graph/build.ts';
@@ -51,11 +52,35 @@ function weightsOn(node: Node, operand: string): readonly Value[] {
   return operand === 'sharedX' ? shared : [weight, ...(sharedX === undefined ? shared : [])];
 }
 
+const columnsOf = ({ type }: Value): readonly number[] => {
+  const last = type.kind === 'tensor' ? type.shape.at(-1) : undefined;
+  return typeof last === 'number' ? [last] : [];
+};
+
+/** Columns over which an error of the operand spreads at least: of rows and results of a product, of the queries of attention. */
+function widthOn(node: Node, operand: string, value: Value): number {
+  if (node.op === 'attention') return Math.min(...columnsOf(node.ins.q));
+  if (node.op === 'moe.combine') return Math.min(...columnsOf(value));
+  if (node.op === 'linear' || node.op === 'head_linear') return Math.min(...columnsOf(value), ...columnsOf(node.outs.y));
+  if (node.op !== 'moe.grouped_linear') return Infinity;
+  const { y, shared = y } = node.outs;
+  const own = operand === 'sharedX' ? [shared] : node.ins.sharedX === undefined ? [y, shared] : [y];
+  return Math.min(...columnsOf(value), ...own.flatMap(columnsOf));
+}
+
+interface Narrowing {
+  readonly half: Half;
+  /** Columns that readers must have. */
+  readonly width: number;
+}
+
 /** Why an operand must be f32; undefined where its rows may be narrowed. `narrowed`: values that will be. */
-function readerProblem(node: Node, operand: string, half: Half, narrowed: ReadonlySet<string>): string | undefined {
+function readerProblem(node: Node, operand: string, value: Value, { half, width }: Narrowing, narrowed: ReadonlySet<string>): string | undefined {
   if (ROWS[node.op]?.includes(operand) !== true) return `${describe(node)} computes with it`;
   const wide = weightsOn(node, operand).find((w) => dtypeOf(w) !== half);
   if (wide !== undefined) return `${describe(node)} multiplies it by ${describeValue(wide)}`;
+  const columns = widthOn(node, operand, value);
+  if (columns < width) return `${describe(node)} has only ${columns} columns, rounding takes ${width}`;
   if (node.op === 'cache_append') return narrowed.has(node.outs.cache.id) ? undefined : `${describe(node)} keeps it in f32`;
   const isCopy = node.op === 'slice_heads' || node.op === 'concat_heads' || node.op === 'moe.permute';
   return !isCopy || narrowed.has(node.outs.y.id) ? undefined : `${describe(node)} copies it to f32`;
@@ -76,14 +101,15 @@ function cacheProblem(scene: Scene, { outs }: NodeOf<'cache_append'>): string | 
 }
 
 /** Gives products a narrowed copy of the rows that a router reads without a norm. */
-function copyForProducts(graph: Graph, half: Half, { caps }: PassOptions, report: Report): Graph {
+function copyForProducts(graph: Graph, narrowing: Narrowing, { caps }: PassOptions, report: Report): Graph {
+  const { half } = narrowing;
   let current = graph;
   for (const route of graph.nodes) {
     if (route.op !== 'moe.route' || route.ins.x === undefined || route.attrs.norm !== undefined || route.outs.xn !== undefined) continue;
     const { x } = route.ins;
     const scene = sceneOf(current);
     const reads = (node: Node): readonly string[] =>
-      operands(node).flatMap(([name, value]) => (value.id === x.id && readerProblem(node, name, half, new Set()) === undefined ? [name] : []));
+      operands(node).flatMap(([name, value]) => (value.id === x.id && readerProblem(node, name, value, narrowing, new Set()) === undefined ? [name] : []));
     const isEarlier = (node: Node): boolean => operands(route).some(([, value]) => results(node).some(([, made]) => scene.dependsOn(value, made)));
     const products = current.nodes.filter((node) => reads(node).length > 0 && !isEarlier(node));
     const type = inHalf(x, half);
@@ -115,20 +141,22 @@ export const narrowRows: Pass<Graph> = definePass({
       report({ kind: 'refused', where: input.name, what: 'its weights are not all of one 16-bit type, to which rows could be narrowed' });
       return input;
     }
-    const graph = copyForProducts(input, half, options, report);
+    const narrowing: Narrowing = { half, width: options.caps.roundedWidth };
+    const graph = copyForProducts(input, narrowing, options, report);
     const scene = sceneOf(graph);
     const readersOf = consumers(graph);
     const kept = new Set(Object.values(graph.results).map((value) => value.id));
     const types = new Map<string, TensorType>();
     const events: Omit<PassEvent, 'pass'>[] = [];
 
-    /** What an f32 value is read as: why it stays, and whether any reader would take it narrowed. */
+    /** What an f32 value is read as: why it stays, and whether any reader would take it narrowed, were it wide. */
     const readings = (value: Value): { readonly problem: string | undefined; readonly wanted: boolean } => {
       const narrowed = new Set(types.keys());
-      const all = (readersOf.get(value.id) ?? []).flatMap((node) =>
-        operands(node).flatMap(([name, v]) => (v.id === value.id ? [readerProblem(node, name, half, narrowed)] : [])),
-      );
-      return { problem: all.find((p) => p !== undefined), wanted: all.includes(undefined) };
+      const problems = (width: number): readonly (string | undefined)[] =>
+        (readersOf.get(value.id) ?? []).flatMap((node) =>
+          operands(node).flatMap(([name, v]) => (v.id === value.id ? [readerProblem(node, name, v, { half, width }, narrowed)] : [])),
+        );
+      return { problem: problems(narrowing.width).find((p) => p !== undefined), wanted: problems(0).includes(undefined) };
     };
     const consider = (where: string, value: Value, own: string | undefined): void => {
       const type = inHalf(value, half);

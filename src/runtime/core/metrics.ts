@@ -9,6 +9,11 @@ export interface Deviation {
 
 /** Gates of f32 kernels on WebGPU, `exp` and `/` as loose as WGSL allows them to be. */
 export const F32_GATE: Deviation = { nmse: 1e-9, rowNmse: 1e-8 };
+/** Gates of an FFN, dense or of experts, whose rows are rounded to 16 bits, in memory or before tensor cores: half a unit is 2^-12 and 2^-9 of a value. */
+export const HALF_GATES: Readonly<Record<'f16' | 'bf16', Deviation>> = {
+  f16: { nmse: 5e-7, rowNmse: 2e-6 },
+  bf16: { nmse: 3e-5, rowNmse: 6e-5 },
+};
 
 /** A value that is not finite must be the same one in both; otherwise the deviation is infinite. */
 export function deviation(actual: ArrayLike<number>, expected: ArrayLike<number>, rows: number): Deviation {

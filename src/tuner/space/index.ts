@@ -38,7 +38,8 @@ const matmulStandard = (p: MatmulProblem, caps: Capabilities): LinearSchedule | 
 
 function matmulSpace(p: MatmulProblem, caps: Capabilities): Space<LinearSchedule | MatvecSchedule> {
   const lanes = lanesFor(p.k);
-  const shape: TileShape = { k: p.k, lanes, count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32' };
+  const width = p.heads * Math.min(p.k, p.n);
+  const shape: TileShape = { k: p.k, lanes, count: p.products, weightElem: p.weightElem, xElem: p.xElem ?? 'f32', width };
   const few = p.maxRows !== undefined && p.maxRows <= TEAM_ROWS;
   const { bk } = linearSchedule(p, caps);
   const rows = few ? [...new Set([Math.min(4, p.maxRows ?? 4), 2 ** Math.ceil(Math.log2(p.maxRows ?? 4))])] : BANDS;
@@ -52,9 +53,10 @@ function matmulSpace(p: MatmulProblem, caps: Capabilities): Space<LinearSchedule
 const groupedShapes = (p: GroupedProblem): readonly TileShape[] => {
   const count = epilogueCount(p.epilogue);
   const x = p.xElem ?? 'f32';
-  const routed: TileShape = { k: p.k, lanes: lanesFor(p.k), count, weightElem: p.weightElem, xElem: x, bias: p.biasElem !== undefined };
+  const routed: TileShape = { k: p.k, lanes: lanesFor(p.k), count, weightElem: p.weightElem, xElem: x, width: Math.min(p.k, p.n), bias: p.biasElem !== undefined };
   if (p.shared === undefined) return [routed];
-  return [routed, { ...routed, k: p.shared.k, lanes: lanesFor(p.shared.k), weightElem: p.shared.weightElem, xElem: p.shared.ownX ? (p.shared.xElem ?? 'f32') : x }];
+  const { k, n, weightElem } = p.shared;
+  return [routed, { ...routed, k, lanes: lanesFor(k), weightElem, xElem: p.shared.ownX ? (p.shared.xElem ?? 'f32') : x, width: Math.min(k, n) }];
 };
 
 function groupedSpace(p: GroupedProblem, caps: Capabilities): Space<GroupedSchedule> {

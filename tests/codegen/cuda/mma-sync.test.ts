@@ -7,9 +7,13 @@ import { bf16ToNumber, f16ToNumber, numberToBf16, numberToF16 } from '../../../s
 import { type GroupedProblem, type Launch, type LinearProblem, type MmaTile, groupedLinear, linear } from '../../../src/kernels/index.ts';
 import { finishKernel } from '../../../src/passes/kernel/pipeline.ts';
 import { CUDA_SM80 } from '../../../src/target/cuda.ts';
+import type { Capabilities } from '../../../src/target/types.ts';
 import { gridOf } from '../../kernels/moe/harness.ts';
 import { makeIds, makePlan } from '../../kernels/moe/plans.ts';
 import { MODES, type Mode, buildEmulated, hasCompiler, runEmulated } from './emulate.ts';
+
+/** Which rounds rows of f32 however narrow they are. */
+const CAPS: Capabilities = { ...CUDA_SM80, roundedWidth: 1 };
 
 type Half = 'f16' | 'bf16';
 
@@ -84,7 +88,7 @@ function groupedCase(name: string, p: Partial<GroupedProblem>, t: MmaTile, T: nu
     y: new Float32Array(T * slots * n),
     shared: new Float32Array(T * (shared?.n ?? 0)),
   });
-  const mma = groupedLinear(problem, { tile: t }, CUDA_SM80);
+  const mma = groupedLinear(problem, { tile: t }, CAPS);
   const twin = groupedLinear(problem, { tile: { bm: t.bm, bn: 16, bk: 8, tm: 2, tn: 2, staging: 'register' } }, CUDA_SM80);
   return { name, mma, twin, memory, results: shared === undefined ? ['y'] : ['y', 'shared'], T };
 }
@@ -99,7 +103,7 @@ function linearCase(name: string, p: Partial<LinearProblem>, t: MmaTile, T: numb
     residual: halves(T * n, 4, 'bf16'),
     y: new Float32Array(T * n),
   });
-  const mma = linear(problem, { ...t, oneRow: 0 }, CUDA_SM80);
+  const mma = linear(problem, { ...t, oneRow: 0 }, CAPS);
   const twin = linear(problem, { bm: 8, bn: 16, bk: 8, tm: 2, tn: 2, staging: 'register', oneRow: 0 }, CUDA_SM80);
   return { name, mma, twin, memory, results: ['y'], T };
 }

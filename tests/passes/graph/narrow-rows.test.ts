@@ -5,19 +5,23 @@ import { createReference } from '../../../src/ir/graph/evaluate/reference.ts';
 import { results } from '../../../src/ir/graph/rewrite.ts';
 import type { Graph } from '../../../src/ir/graph/types.ts';
 import { lowerToGraphs } from '../../../src/lower/model-to-graph.ts';
-import type { LayerSpec, ModelSpec } from '../../../src/model/types.ts';
+import type { LayerKind, LayerSpec, ModelSpec } from '../../../src/model/types.ts';
 import { bindingsOf } from '../../../src/passes/graph/limits.ts';
 import { narrowRows } from '../../../src/passes/graph/narrow-rows.ts';
 import { GRAPH_PASSES, optimize, PASS_NAMES } from '../../../src/passes/graph/pipeline.ts';
 import type { Pass, PassOptions } from '../../../src/passes/pass.ts';
 import { CUDA_SM80, CUDA_SM90A } from '../../../src/target/cuda.ts';
+import type { Capabilities } from '../../../src/target/types.ts';
 import { moeLayer } from '../../lower/random-specs.ts';
 import { layer, LAYER_CASES, moe, MODEL_CASES, shared, swiglu, twoMatrix } from '../../lower/specs.ts';
 import { apply, graphOf, options, partWeights, refusals, text, valueOf } from './support.ts';
 
-const DECODE = options({ caps: CUDA_SM80 });
-const PREFILL = options({ caps: CUDA_SM90A, maxTokens: undefined });
-const BUCKETS: readonly PassOptions[] = [DECODE, PREFILL, options({ caps: CUDA_SM90A, maxTokens: 128 })];
+/** Devices that round rows of any width. */
+const SM80: Capabilities = { ...CUDA_SM80, roundedWidth: 1 };
+const SM90A: Capabilities = { ...CUDA_SM90A, roundedWidth: 1 };
+const DECODE = options({ caps: SM80 });
+const PREFILL = options({ caps: SM90A, maxTokens: undefined });
+const BUCKETS: readonly PassOptions[] = [DECODE, PREFILL, options({ caps: SM90A, maxTokens: 128 })];
 
 const rms = { kind: 'rms', eps: 1e-6, bias: false } as const;
 const dense = layer('t', 4, { kind: 'dense', ffn: swiglu(3) }, { dtype: 'bf16', norm: rms, residual: true });
@@ -132,8 +136,62 @@ describe('narrow-rows', () => {
     const { graph } = optimize(graphOf(mixture()), { ...DECODE, disabled: new Set(['narrow-rows']) });
     const route = graph.nodes.find((n) => n.op === 'moe.route');
     if (route === undefined) throw new Error('no router');
-    const tight = { ...DECODE, caps: { ...CUDA_SM80, maxBindings: bindingsOf(route) } };
+    const tight = { ...DECODE, caps: { ...SM80, maxBindings: bindingsOf(route) } };
     expect(refusals(apply(graph, [narrowRows], tight)).join()).toMatch(/a copy of %x f32\[T, 4\] in bf16: it would bind 6 buffers/);
+  });
+});
+
+describe('widths', () => {
+  const WIDE = options({ caps: CUDA_SM80, maxTokens: undefined });
+  const of = (hidden: number, routed: number, beside: number, more: Partial<LayerSpec> = { norm: rms }): Graph =>
+    graphOf(layer('t', hidden, moe(4, 2, swiglu(routed), {}, shared(1, beside)), { dtype: 'bf16', ...more }));
+
+  it('rows and results of a product must be wide', () => {
+    expect(storage(optimize(of(256, 256, 256), WIDE).graph)).toMatchInlineSnapshot(`"route.weights f32, route.ids u32, norm bf16, glu bf16, glu_1 bf16, grouped_linear_2 bf16, linear_3 bf16, add f32"`);
+    expect(storage(optimize(of(256, 248, 256), WIDE).graph)).toMatchInlineSnapshot(`"route.weights f32, route.ids u32, norm f32, glu f32, glu_1 bf16, grouped_linear_2 bf16, linear_3 bf16, add f32"`);
+    expect(storage(optimize(of(256, 256, 248), WIDE).graph)).toMatchInlineSnapshot(`"route.weights f32, route.ids u32, norm f32, glu bf16, glu_1 f32, grouped_linear_2 bf16, linear_3 bf16, add f32"`);
+    expect(storage(optimize(of(248, 256, 256), WIDE).graph)).toMatchInlineSnapshot(`"route.weights f32, route.ids u32, norm f32, glu f32, glu_1 f32, grouped_linear_2 f32, linear_3 f32, add f32"`);
+    expect(fired(of(256, 248, 256), WIDE)).toMatchInlineSnapshot(`
+      [
+        "- moe.route %route.weights: %norm stays f32: moe.grouped_linear %glu has only 248 columns, rounding takes 256",
+        "- moe.grouped_linear %glu: %glu stays f32: moe.grouped_linear %grouped_linear_2 has only 248 columns, rounding takes 256",
+        "+ moe.grouped_linear %glu: %glu_1 is stored in bf16",
+        "+ moe.grouped_linear %grouped_linear_2: %grouped_linear_2 is stored in bf16",
+        "+ moe.grouped_linear %grouped_linear_2: %linear_3 is stored in bf16",
+      ]
+    `);
+  });
+
+  it('also of products that are not fused', () => {
+    const off = { ...WIDE, disabled: new Set(['fuse-activation', 'fuse-gate-up', 'fuse-gather', 'fuse-shared', 'fuse-combine']) };
+    expect(storage(optimize(of(256, 248, 248), off).graph)).toMatchInlineSnapshot(`"route.weights f32, route.ids u32, norm f32, permute f32, grouped_linear f32, grouped_linear_1 f32, glu f32, grouped_linear_2 bf16, combine f32, linear_1 f32, linear_2 f32, glu_1 f32, linear_3 f32, add f32"`);
+  });
+
+  it('a router leaves no copy for narrow products', () => {
+    expect(fired(of(256, 64, 64, {}), WIDE)).toMatchInlineSnapshot(`
+      [
+        "- param x: %x stays f32: it is an input of the section",
+        "- moe.grouped_linear %glu: %glu stays f32: moe.grouped_linear %grouped_linear_2 has only 64 columns, rounding takes 256",
+        "- moe.grouped_linear %glu: %glu_1 stays f32: moe.grouped_linear %grouped_linear_2 has only 64 columns, rounding takes 256",
+        "+ moe.grouped_linear %grouped_linear_2: %grouped_linear_2 is stored in bf16",
+        "+ moe.grouped_linear %grouped_linear_2: %linear_3 is stored in bf16",
+      ]
+    `);
+    expect(fired(of(512, 256, 256, {}), WIDE)[0]).toMatchInlineSnapshot(`"+ moe.route %route.weights: leaves a copy of %x in bf16 for moe.grouped_linear %glu"`);
+  });
+
+  it('attention is as wide as its queries', () => {
+    const { 'tiny_qwen3_moe': tiny } = MODEL_CASES;
+    if (tiny === undefined) throw new Error('no model');
+    const of = (heads: number): ModelSpec => {
+      const kinds = tiny.kinds.map((k): LayerKind => {
+        if (k.attention.kind !== 'heads') throw new Error('no heads');
+        return { ...k, attention: { ...k.attention, heads, kvHeads: 1, headDim: 64 }, ffn: moe(4, 2, swiglu(256)) };
+      });
+      return { ...tiny, dtype: 'bf16', hidden: 256, kinds };
+    };
+    expect(storage(optimize(graphOf(of(4)), WIDE).graph)).toMatchInlineSnapshot(`"norm f32, linear f32, norm_1 f32, rope bf16, linear_1 f32, norm_2 f32, rope_1 bf16, cache_append bf16, linear_2 bf16, cache_append_1 bf16, attention bf16, add f32, route.weights f32, route.ids u32, norm_3 bf16, glu bf16, grouped_linear_2 bf16, add_1 f32"`);
+    expect(storage(optimize(graphOf(of(2)), WIDE).graph)).toMatchInlineSnapshot(`"norm f32, linear f32, norm_1 f32, rope f32, linear_1 f32, norm_2 f32, rope_1 f32, cache_append f32, linear_2 f32, cache_append_1 f32, attention f32, add f32, route.weights f32, route.ids u32, norm_3 bf16, glu bf16, grouped_linear_2 bf16, add_1 f32"`);
   });
 });
 
