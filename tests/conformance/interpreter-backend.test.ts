@@ -13,6 +13,9 @@ const SPEC = layerOf('layer t { hidden 12  moe { experts 6 of swiglu 5  active 2
 const RESIDUAL = layerOf('layer t { hidden 12  residual  moe { experts 6 of swiglu 5  active 2  router softmax top-k } }', 'backend');
 const TOKENS = 5;
 
+/** The forms for any device alone. */
+const compile = (spec: LayerSpec): Compiled => compileSpec(spec, { plans: [] });
+
 async function run(compiled: Compiled, tokens: number): Promise<void> {
   const backend = new InterpreterBackend(compiled, { variant: 'portable' });
   const layer = deviceLayer(await openSession(compiled, backend, proceduralProvider(1, 6)));
@@ -23,7 +26,7 @@ type Bucket = Compiled['manifest']['sections'][number]['buckets'][number];
 
 /** The compiled layer with its decode form changed. */
 function changed(change: (bucket: Bucket) => Bucket, spec: LayerSpec = SPEC): Compiled {
-  const compiled = compileSpec(spec);
+  const compiled = compile(spec);
   const sections = compiled.manifest.sections.map((s) => ({ ...s, buckets: s.buckets.map((b, i) => (i === 0 ? change(b) : b)) }));
   return { ...compiled, manifest: { ...compiled.manifest, sections } };
 }
@@ -32,12 +35,12 @@ const env = { T: TOKENS, past: 0, seq: TOKENS, cap: 0 };
 
 describe('the interpreter as a device', () => {
   it('runs what is right', async () => {
-    await expect(run(compileSpec(SPEC), TOKENS)).resolves.toBeUndefined();
-    await expect(run(compileSpec(SPEC), 11)).resolves.toBeUndefined();
+    await expect(run(compile(SPEC), TOKENS)).resolves.toBeUndefined();
+    await expect(run(compile(SPEC), 11)).resolves.toBeUndefined();
   });
 
   it('objects to every scratch buffer that is one element short', async () => {
-    const count = compileSpec(SPEC).manifest.sections[0]?.buckets[0]?.scratch.length ?? 0;
+    const count = compile(SPEC).manifest.sections[0]?.buckets[0]?.scratch.length ?? 0;
     expect(count).toBeGreaterThan(0);
     for (let slot = 0; slot < count; slot++) {
       const short = changed((b) => ({
@@ -49,7 +52,7 @@ describe('the interpreter as a device', () => {
   });
 
   it('objects to results that nobody wrote: a step that runs too few blocks', async () => {
-    const compiled = compileSpec(SPEC);
+    const compiled = compile(SPEC);
     const steps = compiled.manifest.sections[0]?.buckets[0]?.steps.length ?? 0;
     const input = proceduralLayerInput(SPEC, 1, TOKENS);
     for (let at = 0; at < steps; at++) {
@@ -79,7 +82,7 @@ describe('the interpreter as a device', () => {
   });
 
   it('objects to a buffer used after its end, and to a text of another kernel', async () => {
-    const compiled = compileSpec(SPEC);
+    const compiled = compile(SPEC);
     const backend = new InterpreterBackend(compiled, { variant: 'portable' });
     const [buffer] = await backend.createBuffers([{ bytes: 16, label: 'moec:x' }]);
     if (buffer === undefined) throw new Error('no buffer');
