@@ -1,27 +1,7 @@
 /** llama.cpp in a process of its own, by node-llama-cpp: answers to messages of the parent. */
 import { performance } from 'node:perf_hooks';
 import { getLlama, type LlamaContextSequence, LlamaLogLevel, type Token } from 'node-llama-cpp';
-
-export interface Open {
-  readonly op: 'open';
-  readonly path: string;
-  readonly gpu: 'vulkan' | false;
-  readonly context: number;
-}
-export interface Run {
-  readonly op: 'run';
-  readonly ids: readonly number[];
-  /** Tokens to make after the prompt, one after another. */
-  readonly decode: number;
-  /** Also the logits after the prompt. */
-  readonly logits: boolean;
-}
-export type Ask = Open | Run | { readonly op: 'close' };
-
-export type Answer =
-  | { readonly op: 'opened'; readonly device: string; readonly version: string; readonly loadMs: number }
-  | { readonly op: 'ran'; readonly prefillMs: number; readonly decodeMs: number; readonly logits: readonly number[] | undefined }
-  | { readonly op: 'failed'; readonly message: string };
+import type { Answer, Ask, Open, Run } from './llama-messages.ts';
 
 let sequence: LlamaContextSequence | undefined;
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import { GENERATOR } from '../../../src/driver/compile.ts';
-import type { Answer, Ask } from './llama-child.ts';
+import type { Answer, Ask } from './llama-messages.ts';
 import { openSpec, specOf } from './moec-peers.ts';
 import { type ModelStorage, OLMOE, olmoeSpec, prompt, type Tensor } from './olmoe.ts';
 
