@@ -129,8 +129,8 @@ export function histogramOf(ids: ArrayLike<number>, experts: number): Histogram 
   return { counts, rows, touched: counts.filter((n) => n > 0).length, imbalance: rows === 0 ? 0 : (Math.max(...counts) * experts) / rows };
 }
 
-/** Part of the rows that went elsewhere than wished, a token more or less for each expert not counted. */
+/** Part of the rows that went where they were not wished, a token more than its share for each expert not counted. What a capacity dropped went nowhere. */
 export function strayed(histogram: Histogram, share: ArrayLike<number>, tokens: number): number {
-  const away = histogram.counts.reduce((n, count, e) => n + Math.max(0, Math.abs(count - (share[e] ?? 0) * tokens) - 1), 0);
-  return histogram.rows === 0 ? 0 : away / 2 / histogram.rows;
+  const away = histogram.counts.reduce((n, count, e) => n + Math.max(0, count - (share[e] ?? 0) * tokens - 1), 0);
+  return histogram.rows === 0 ? 0 : away / histogram.rows;
 }
