@@ -6,9 +6,9 @@ import type { FmaSchedule, Lanes, MainloopSchedule } from '../ir/kernel/types.ts
 import { QUANT_GROUP, isQuantName, quantFormat } from '../base/quant.ts';
 import { valuesPerWord } from '../ir/kernel/packed.ts';
 import { isWgmmaWidth } from '../target/cuda.ts';
+import { subgroupThreads } from '../target/types.ts';
 import type { Capabilities, Verdict } from '../target/types.ts';
 import type { StorageElem, WeightElem } from './dense/common.ts';
-import { teamSize } from './team.ts';
 
 /** A block computes bm x bn outputs, in slices of depth bk where operands are staged; the variant says by what. */
 export type TileSchedule = FmaTile | MmaTile | WgmmaTile;
@@ -85,7 +85,8 @@ export function tileThreads(s: TileSchedule): number {
 export const tileLanes = (s: TileSchedule, n: number): 1 | 2 => (s.variant === undefined || s.variant === 'fma' || n % 2 !== 0 ? 1 : 2);
 
 /** Width of an access of x where one of the weights has `lanes`: threads that hand values round load single elements each. */
-export const rowLanes = (s: TileSchedule, lanes: Lanes): Lanes => (isFma(s) && s.staging === 'broadcast' ? 1 : lanes);
+export const rowLanes = (s: TileSchedule | MatvecSchedule, lanes: Lanes): Lanes =>
+  ('team' in s ? s.broadcast === 1 : isFma(s) && s.staging === 'broadcast') ? 1 : lanes;
 
 const isFma = (s: TileSchedule): s is FmaTile => s.variant === undefined || s.variant === 'fma';
 
@@ -151,11 +152,10 @@ function legalWgmma(s: WgmmaTile, shape: TileShape, caps: Capabilities): Verdict
 }
 
 /** Threads side by side that share rows: whole subgroups of them, where rows are handed round. */
-function legalBroadcast(s: FmaTile, { weightElem = 'f32' }: TileShape, caps: Capabilities): Verdict {
-  const size = caps.subgroups ? caps.subgroupSize : undefined;
+function legalBroadcast(across: number, weightElem: WeightElem, caps: Capabilities): Verdict {
+  const size = subgroupThreads(caps);
   if (size === undefined) return no(`subgroups of ${caps.profile} have no known size`);
   if (isQuantName(weightElem) && size > QUANT_GROUP) return no(`subgroups of ${size} hand round more than a group of ${weightElem}`);
-  const across = s.bn / s.tn;
   return across % size === 0 ? YES : no(`${across} threads share rows, subgroups have ${size}`);
 }
 
@@ -164,7 +164,7 @@ function legalFma(s: FmaTile, shape: TileShape, caps: Capabilities): Verdict {
   if (s.bn % s.tn !== 0) return no(`tn ${s.tn} does not divide bn ${s.bn}`);
   const unit = weightUnit(shape);
   if (s.staging === 'shared' && s.bk % unit !== 0) return no(`bk ${s.bk} is no multiple of ${unit} lanes`);
-  const shares = s.staging === 'broadcast' ? legalBroadcast(s, shape, caps) : YES;
+  const shares = s.staging === 'broadcast' ? legalBroadcast(s.bn / s.tn, shape.weightElem ?? 'f32', caps) : YES;
   if (!shares.ok) return shares;
   const { lanes, count } = shape;
   const values = count * s.tm * s.tn + rowLanes(s, lanes) * s.tm + unit * count * s.tn;
@@ -218,21 +218,28 @@ export interface MatvecSchedule {
   readonly unroll?: number;
   /** Where teams are subgroups: teams that share the slots of a token's columns (combining products only); 1 where not said. */
   readonly ways?: number;
+  /** Where teams are single threads: 1 lets the threads of a subgroup load parts of the row and hand them round. */
+  readonly broadcast?: 1;
 }
 
 export const matvecColumns = (s: MatvecSchedule): number => (s.block / s.team / (s.ways ?? 1)) * s.cols;
 
 /** Whether the teams of a schedule are the subgroups of the device: they join their sums by subgroup operations. */
-export const bySubgroups = (s: MatvecSchedule, caps: Capabilities): boolean => s.team > 1 && teamSize(caps) === s.team;
+export const bySubgroups = (s: MatvecSchedule, caps: Capabilities): boolean => s.team > 1 && subgroupThreads(caps) === s.team;
 
 /** Whether a block can run the schedule on a device. */
-export function legalMatvec(s: MatvecSchedule, count: number, caps: Capabilities): Verdict {
+export function legalMatvec(s: MatvecSchedule, count: number, caps: Capabilities, weightElem: WeightElem = 'f32'): Verdict {
   for (const [name, value] of Object.entries(s)) {
     if (!(Number.isInteger(value) && value > 0)) return no(`${name} is ${value}, not a whole number from 1 up`);
   }
   const { ways = 1, unroll = 1 } = s;
   if (s.block % s.team !== 0) return no(`a team of ${s.team} does not divide a block of ${s.block}`);
   if (s.block > caps.maxThreadsPerBlock) return no(`${s.block} threads, the device has ${caps.maxThreadsPerBlock} a block`);
+  if (s.broadcast === 1) {
+    if (s.team > 1) return no('teams of several threads load their own parts of the row');
+    const shares = legalBroadcast(s.block, weightElem, caps);
+    if (!shares.ok) return shares;
+  }
   const joined = bySubgroups(s, caps);
   if (!joined && (ways > 1 || unroll > 1)) return no(`a team of ${s.team} is no subgroup of the device`);
   if ((s.block / s.team) % ways !== 0) return no(`${ways} ways do not divide ${s.block / s.team} teams`);

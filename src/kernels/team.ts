@@ -8,12 +8,22 @@
  */
 import * as b from '../ir/kernel/build.ts';
 import type { Buffer, Expr, Stmt } from '../ir/kernel/types.ts';
+import { subgroupThreads } from '../target/types.ts';
 import type { Capabilities } from '../target/types.ts';
 import { formatElem, loadPiece, pieceValues, piecesOf } from './weight-matrix.ts';
 import type { Pieces, WeightMatrix } from './weight-matrix.ts';
 
-/** Threads of a team where teams are subgroups; undefined where the device has no subgroups of a size that all kernels know. */
-export const teamSize = (caps: Capabilities): number | undefined => (caps.subgroups ? caps.subgroupSize : undefined);
+/**
+ * Fewest threads of a subgroup that work as a team. Software has smaller ones, gains nothing by neighbouring memory, and its
+ * compiler takes ten seconds over what a team has under way.
+ */
+const LEAST_TEAM = 32;
+
+/** Threads of a team where teams are subgroups; undefined where the device has none of a size that all kernels know, or small ones. */
+export function teamSize(caps: Capabilities): number | undefined {
+  const size = subgroupThreads(caps);
+  return size !== undefined && size >= LEAST_TEAM ? size : undefined;
+}
 
 /**
  * Threads of a processor that run such a product side by side: 168 registers each hold what is under way, or, where weights and

@@ -35,9 +35,9 @@ export function weightMatrix(name: string, elem: WeightElem, k: number, streamed
 export const weightStride = (elem: WeightElem, k: number): number => (isQuantName(elem) ? quantRowWords(quantFormat(elem), k) : k / lanesFor(k));
 
 /** The matrix as an operand of main loops; `start` gives the first access of a row. */
-export function weightView(w: WeightMatrix, start: (row: Expr) => Expr, guard: ((row: Expr) => Expr) | undefined, matrix: NonNullable<View['matrix']>): View {
+export function weightView(w: WeightMatrix, start: (row: Expr) => Expr, guard: ((row: Expr) => Expr) | undefined, matrix?: View['matrix']): View {
   const { buf, packed, k } = w;
-  if (packed === undefined) return b.view(buf, (row, col) => b.add(start(row), b.div(col, b.u32(buf.lanes))), guard, { matrix });
+  if (packed === undefined) return b.view(buf, (row, col) => b.add(start(row), b.div(col, b.u32(buf.lanes))), guard, matrix && { matrix });
   return b.view(buf, (row, col) => b.add(start(row), valueWordOf(packed, col)), guard, {
     packed: { format: packed, scale: (row, col) => b.add(start(row), scaleWordOf(packed, k, col)) },
   });

@@ -78,12 +78,33 @@ export const WEBGPU_MAX: Capabilities = {
 
 export const LIMIT_PROFILES: readonly Capabilities[] = [WEBGPU_BASELINE, WEBGPU_DESKTOP, WEBGPU_MAX];
 
+/** Threads of every subgroup, where kernels may use subgroups and know their size. */
+export const subgroupThreads = ({ subgroups, subgroupSize }: Capabilities): number | undefined => (subgroups ? subgroupSize : undefined);
+
+/** Most threads of a subgroup that is a vector of a CPU. */
+const SMALL_SUBGROUP = 16;
+
+/** Threads of a subgroup where they are few: a CPU plays the GPU. Undefined on GPUs, and where no size is known. */
+export function smallSubgroup(caps: Capabilities): number | undefined {
+  const size = subgroupThreads(caps);
+  return caps.target === 'webgpu' && size !== undefined && size <= SMALL_SUBGROUP ? size : undefined;
+}
+
 /** Sizes of subgroups that WebGPU packages have kernels for, beside those for any device: 8 lanes are a CPU's that plays a GPU. */
 const SUBGROUP_SIZES: readonly number[] = [8];
 
+/** Calls that get kernels of their own where a CPU plays the GPU: the rows of an expert's tiles follow their number. */
+const SOFTWARE_BUCKETS = [32, 128] as const;
+
+/** The same device where all subgroups have one size. */
+export function withSubgroups(caps: Capabilities, subgroupSize: number): Capabilities {
+  const known = { ...caps, subgroups: true, subgroupSize };
+  return smallSubgroup(known) === undefined ? known : { ...known, tokenBuckets: SOFTWARE_BUCKETS };
+}
+
 /** The same device with what is known where all its subgroups have one size; none where the target's kernels know it anyway. */
 export const specialisations = (caps: Capabilities): readonly Capabilities[] =>
-  caps.target === 'webgpu' && caps.subgroupSize === undefined ? SUBGROUP_SIZES.map((subgroupSize) => ({ ...caps, subgroups: true, subgroupSize })) : [];
+  caps.target === 'webgpu' && caps.subgroupSize === undefined ? SUBGROUP_SIZES.map((size) => withSubgroups(caps, size)) : [];
 
 /** Whether a variant can serve, with the reason where it cannot. */
 export type Verdict = { readonly ok: true } | { readonly ok: false; readonly why: string };

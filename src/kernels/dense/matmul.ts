@@ -10,6 +10,7 @@ import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
 import { walkTiles } from '../persistent.ts';
+import { softwareTile } from '../software-tile.ts';
 import { mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { MatvecSchedule, TileSchedule, TileShape } from '../schedule.ts';
 import {
@@ -44,6 +45,8 @@ const TYPICAL_ROWS = 4096;
 export const MATVEC_ROWS = 8;
 
 export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSchedule {
+  const software = softwareTile(softwareRowsOf(p), p.products, caps);
+  if (software !== undefined) return { ...software, oneRow: p.maxRows !== undefined && p.maxRows > 1 && p.maxRows <= MATVEC_ROWS ? 1 : 0 };
   const staging = caps.target === 'cuda' ? 'shared' : 'register';
   if (p.maxRows !== undefined && p.maxRows <= MATVEC_ROWS) {
     const tm = Math.min(4, p.maxRows);
@@ -54,6 +57,12 @@ export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSche
   if (staging === 'shared') return { bm: 64, bn: 64, tm: 8, tn: p.products === 2 ? 2 : 4, bk: 16, staging, oneRow: 0 };
   // Larger pieces are no faster in software and take a driver's compiler ten times as long.
   return { bm: 32, bn: p.products === 2 ? 32 : 64, tm: 4, tn: p.products === 2 ? 2 : 4, bk: 8, staging, oneRow: 0 };
+}
+
+/** Rows of a tile on devices with small subgroups: those of a long call share columns by two pieces, or by one for both of two products. */
+function softwareRowsOf({ maxRows }: MatmulProblem): number {
+  if (maxRows !== undefined && maxRows <= MATVEC_ROWS) return powerOfTwo(maxRows);
+  return maxRows === undefined || maxRows > 64 ? 16 : 8;
 }
 
 /** Tensor cores where they can be had: tiles as tall as the call is likely to fill. */

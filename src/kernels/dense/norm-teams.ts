@@ -6,6 +6,7 @@
 import { ceilDivSize, mulSize } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Stmt } from '../../ir/kernel/types.ts';
+import { subgroupThreads } from '../../target/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { teamSize } from '../team.ts';
@@ -37,7 +38,7 @@ export function normTeams(p: NormProblem, caps: Capabilities): NormTeams | undef
 
 /** Shapes as in `norm`. */
 export function normByTeams(p: NormProblem, { block, team }: NormTeams, caps: Capabilities): Launch {
-  const size = teamSize(caps);
+  const size = subgroupThreads(caps);
   if (size === undefined || (team !== size && team !== block) || block % size !== 0)
     throw new Error(`norm: teams of ${team} threads in blocks of ${block} are neither subgroups nor blocks`);
   const run = p.dim / p.groups;

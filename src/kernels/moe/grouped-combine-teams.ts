@@ -24,7 +24,7 @@ export function groupedCombineTeams(p: GroupedProblem, s: MatvecSchedule, caps: 
   if (!verdict.ok) throw new Error(`grouped_linear: ${verdict.why}`);
   const { team: width, ways = 1, unroll = 1 } = s;
   const params = new Params();
-  const { routed, shared, ids, plan, weights, sharedGate, residual, y } = bindCombine(p, params, true);
+  const { routed, shared, ids, plan, weights, sharedGate, residual, y } = bindCombine(p, params, { streamed: true });
   const perBlock = matvecColumns(s);
   const perWay = perBlock / s.cols;
   const parts = ways === 1 ? undefined : b.buffer('parts', 'shared', 'f32', 1, ways * perBlock);

@@ -8,7 +8,7 @@ import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
-import { matvecColumns } from '../schedule.ts';
+import { matvecColumns, rowLanes } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { addSlot, finishSum } from './combine-sum.ts';
 import { F32, define, inLine, launch, line } from './common.ts';
@@ -20,26 +20,27 @@ import { rowOfSlotAt } from './plan-layout.ts';
 
 export function groupedCombine(p: GroupedProblem, s: MatvecSchedule, caps: Capabilities): Launch {
   const params = new Params();
-  const { routed, shared, ids, plan, weights, sharedGate, residual, y } = bindCombine(p, params);
+  const { routed, shared, ids, plan, weights, sharedGate, residual, y } = bindCombine(p, params, { xLanes: (lanes) => rowLanes(s, lanes) });
   const perBlock = matvecColumns(s);
   const l = line('T', caps);
   const head: Stmt[] = [];
   const token = define(head, 'token', l.index);
   const body: Stmt[] = [];
   const col0 = define(body, 'col0', b.mul(b.builtin('block.z'), b.u32(perBlock)));
-  const columns = columnsOf(body, s, col0, 1, caps);
+  const columns = columnsOf(body, s, col0, { count: 1, weightElem: p.weightElem }, caps);
   const sums = columns.cols.map((_, j) => b.variable(`total${j}`, F32));
   const at = (col: Expr): Expr => b.add(b.mul(token, b.u32(p.n)), col);
 
   /** One row times the columns, bias added: a value per column. */
   const product = (stmts: Stmt[], name: string, side: Side, row: Expr, local: Expr, expert: Expr): readonly Expr[] => {
-    const x0 = define(stmts, `${name}_x0`, b.mul(row, b.u32(side.depth)));
+    const x0 = define(stmts, `${name}_x0`, b.mul(row, b.u32(side.k / side.x.lanes)));
     const found = dots(stmts, columns, {
       name,
       weight: side.weight,
       count: 1,
       n: side.n,
-      x: (i) => b.loadF32(side.x, b.add(x0, i)),
+      x: side.x,
+      x0,
       row: (col, i) => weightRow(p, side, local, i, col),
     });
     return columns.cols.map((col, j) => finishRow(p, side, found[j] ?? [], expert, b.min(col, b.u32(p.n - 1)), undefined));

@@ -85,8 +85,8 @@ export interface CombineOperands extends Sides {
 }
 
 /** Binds what a product with the sum over the slots reads and writes, in the order of its kernels' parameters. */
-export function bindCombine(p: GroupedProblem, params: Params, streamed = false): CombineOperands {
-  const sides = bindSides(p, params, { streamed });
+export function bindCombine(p: GroupedProblem, params: Params, options?: SideOptions): CombineOperands {
+  const sides = bindSides(p, params, options);
   const ids = params.bind('ids', 'u32');
   const plan = p.mode === 'sorted' && !p.gather ? planBuffer() : undefined;
   if (plan !== undefined) params.list.push(['plan', plan]);

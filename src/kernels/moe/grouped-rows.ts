@@ -8,7 +8,7 @@ import type { Expr, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import { epilogueCount } from '../epilogue.ts';
 import type { Launch } from '../launch.ts';
-import { bySubgroups, matvecColumns } from '../schedule.ts';
+import { bySubgroups, matvecColumns, rowLanes } from '../schedule.ts';
 import type { MatvecSchedule } from '../schedule.ts';
 import { residentBlocks } from '../team.ts';
 import { define, launch, line, routedRows, routedSize } from './common.ts';
@@ -20,7 +20,7 @@ import { columnsOf, dots, storing } from './matvec.ts';
 export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabilities): Launch {
   const count = epilogueCount(p.epilogue);
   const params = new Params();
-  const { routed, shared } = bindSides(p, params, { streamed: bySubgroups(s, caps) });
+  const { routed, shared } = bindSides(p, params, { streamed: bySubgroups(s, caps), xLanes: (lanes) => rowLanes(s, lanes) });
   const ids = params.bind('ids', 'u32');
   const routeWeights = params.maybe(p.routeWeights, 'routeWeights');
   const y = params.bind('y', p.yElem ?? 'f32');
@@ -29,7 +29,7 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
   const body: Stmt[] = [];
   const row = define(body, 'row', l.index);
   const col0 = define(body, 'col0', b.mul(b.builtin('block.z'), b.u32(perBlock)));
-  const columns = columnsOf(body, s, col0, count, caps);
+  const columns = columnsOf(body, s, col0, { count, weightElem: p.weightElem }, caps);
 
   const computeRow = (
     name: string,
@@ -38,13 +38,14 @@ export function groupedRows(p: GroupedProblem, s: MatvecSchedule, caps: Capabili
     at: { x: Expr; y: Expr; local: Expr; expert: Expr; weight: Expr | undefined },
   ): readonly Stmt[] => {
     const stmts: Stmt[] = [];
-    const x0 = define(stmts, `${name}_x0`, b.mul(at.x, b.u32(side.depth)));
+    const x0 = define(stmts, `${name}_x0`, b.mul(at.x, b.u32(side.k / side.x.lanes)));
     const sums = dots(stmts, columns, {
       name,
       weight: side.weight,
       count,
       n: side.n,
-      x: (i) => b.loadF32(side.x, b.add(x0, i)),
+      x: side.x,
+      x0,
       row: (col, i) => weightRow(p, side, at.local, i, col),
     });
     columns.cols.forEach((col, j) => {

@@ -13,6 +13,7 @@ import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
 import { bySubgroups, kernelSharedBytes } from '../schedule.ts';
 import type { FmaTile, MatvecSchedule, TileShape } from '../schedule.ts';
+import { softwareRows, softwareTile } from '../software-tile.ts';
 import { accessesUnderWay, teamSize } from '../team.ts';
 import { piecesOf, weightStride } from '../weight-matrix.ts';
 import { lanesFor, powerOfTwo, wantIndexable, wantWhole } from './common.ts';
@@ -32,6 +33,8 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
   if (p.combine || p.mode === 'direct') {
     const team = teamSize(caps);
     if (team !== undefined) return { matvec: teamSchedule(p, team, caps) };
+    const rows = softwareRows(epilogueCount(p.epilogue), caps);
+    if (rows !== undefined) return { matvec: rows };
     const block = Math.min(64, caps.maxThreadsPerBlock, columns);
     return { matvec: { block, team: 1, cols: Math.max(1, Math.min(2 / epilogueCount(p.epilogue), columns / block)) } };
   }
@@ -39,6 +42,8 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
   // Calls that fill tiles of this height give most experts one.
   const tensor = matrixTile({ bm: p.tileRows, rowTiles: p.experts, n: widest(p), loops: shapes }, caps);
   if (tensor !== undefined) return { tile: tensor };
+  const broadcasting = softwareTile(p.tileRows, epilogueCount(p.epilogue), caps);
+  if (broadcasting !== undefined) return { tile: broadcasting };
   // 32 sums a thread, whether of one matrix or of two: more of them spill on small register files.
   const most = 8 / epilogueCount(p.epilogue);
   const tn = Math.min(4, columns);

@@ -7,6 +7,7 @@
  */
 import * as b from '../../ir/kernel/build.ts';
 import type { Expr, Stmt } from '../../ir/kernel/types.ts';
+import { subgroupThreads } from '../../target/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { teamSize } from '../team.ts';
@@ -37,7 +38,7 @@ export function planBlocks(p: PlanProblem, caps: Capabilities): PlanBlocks | und
 
 /** From `ids` u32 [T, slots], DROPPED allowed, to `plan`. */
 export function planByBlocks(p: PlanProblem, s: PlanBlocks, caps: Capabilities): Launch {
-  const size = teamSize(caps);
+  const size = subgroupThreads(caps);
   if (size === undefined) throw new Error('plan: subgroups of the device have no known size');
   const { block, piece } = s;
   wantWhole('plan', { experts: p.experts, slots: p.slots, tileRows: p.tileRows, block, piece, 'block / subgroup': block / size });

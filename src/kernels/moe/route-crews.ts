@@ -6,6 +6,7 @@
 import { ceilDivSize, mulSize } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
 import type { Stmt } from '../../ir/kernel/types.ts';
+import { subgroupThreads } from '../../target/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
 import { teamSize } from '../team.ts';
@@ -34,13 +35,10 @@ const PIECE = 32;
 
 const wholePieces = (depth: number): number => Math.ceil(depth / PIECE) * PIECE;
 
-/** Lanes below which a crew is too small to choose for a token faster than a block does. */
-const WIDE = 16;
-
-/** Nothing where subgroups have no known size, or are narrow. */
+/** Nothing where subgroups have no known size, or are narrow: a block then chooses for a token faster than a crew. */
 export function routeCrews(p: RouteProblem, caps: Capabilities): RouteCrews | undefined {
   const size = teamSize(caps);
-  if (size === undefined || size < WIDE) return undefined;
+  if (size === undefined) return undefined;
   const { source, maxTokens } = p;
   // Without a gate only the choice is left: a block of four subgroups.
   if (source.kind !== 'hidden') return { block: 4 * size, tokens: 4, chunk: 1, unroll: 1, guarded: 1, split: 0 };
@@ -163,7 +161,7 @@ function ruleKernel(p: RouteProblem, s: RouteCrews, size: number, caps: Capabili
 }
 
 export function routeByCrews(p: RouteProblem, s: RouteCrews, caps: Capabilities): LaunchGroup {
-  const size = teamSize(caps);
+  const size = subgroupThreads(caps);
   if (size === undefined) throw new Error('route: subgroups of the device have no known size');
   check(p, s, size, caps);
   const perExpert = mulSize('T', p.experts);

@@ -7,6 +7,7 @@
 import { makeNode } from '../../ir/graph/build.ts';
 import { freshFor, replaceValues } from '../../ir/graph/rewrite.ts';
 import type { Graph } from '../../ir/graph/types.ts';
+import { smallSubgroup } from '../../target/types.ts';
 import { definePass, type Pass, type PassOptions } from '../pass.ts';
 import { rewriteAll } from './match.ts';
 
@@ -36,13 +37,23 @@ export function tileRows(experts: number, slots: number, tokens: number = TYPICA
   return Math.min(most, Math.max(least, 2 ** Math.floor(Math.log2(perExpert))));
 }
 
+/**
+ * The same where a CPU plays the GPU: all rows of a tile are one piece of a thread, whose weights come from caches. Taller ones pay
+ * only where they are full.
+ */
+export function softwareTileRows(experts: number, slots: number, tokens: number = TYPICAL_TOKENS): number {
+  const perExpert = (tokens * slots) / experts;
+  return perExpert < 3 ? 4 : perExpert < 12 ? 8 : 12;
+}
+
 /** The tile for the products over a plan: 16-bit weights go to tensor cores where there are any. */
 function tileRowsFor(graph: Graph, { experts, slots }: { readonly experts: number; readonly slots: number }, { caps, maxTokens }: PassOptions): number {
   const halves = graph.nodes.some((n) => n.op === 'moe.grouped_linear' && n.ins.weight.type.kind === 'tensor' && n.ins.weight.type.dtype !== 'f32');
   const tensor = halves && caps.matrix.length > 0;
   const range = tensor ? TENSOR_CORES : caps.target === 'cuda' ? STAGED : REGISTERS;
   const typical = tensor ? TYPICAL_TOKENS_TENSOR : TYPICAL_TOKENS;
-  return tileRows(experts, slots, maxTokens === undefined ? typical : Math.min(typical, maxTokens / 2), range);
+  const tokens = maxTokens === undefined ? typical : Math.min(typical, maxTokens / 2);
+  return smallSubgroup(caps) === undefined ? tileRows(experts, slots, tokens, range) : softwareTileRows(experts, slots, tokens);
 }
 
 export const isDecode = (maxTokens: number | undefined): boolean => maxTokens !== undefined && maxTokens <= DECODE_TOKENS;
