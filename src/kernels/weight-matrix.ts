@@ -59,13 +59,19 @@ export interface Pieces {
 
 const ELEM_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 
-/** Of a group all words at once, so that its scale is read once; fewer where part of the team would have nothing to do. */
+/** Threads from which on a team reads neighbouring memory. */
+const WIDE_TEAM = 16;
+
+/**
+ * Of a group all words at once, so that its scale is read once; fewer where part of the team would have nothing to do. The threads of
+ * a wide team stand at neighbouring words.
+ */
 export function piecesOf(elem: WeightElem, k: number, team: number): Pieces {
   const lanes = lanesFor(k);
   if (!isQuantName(elem)) return { count: k / lanes, span: 1, lanes, words: 1, bytes: ELEM_BYTES[elem] * lanes };
   const format = quantFormat(elem);
   const perWord = valuesPerWord(format);
-  let words = wordsPerGroup(format);
+  let words = team < WIDE_TEAM ? wordsPerGroup(format) : 1;
   while (words > 1 && k / (words * perWord) < team) words /= 2;
   return { count: k / (words * perWord), span: (words * perWord) / lanes, lanes, words, bytes: 4 * words };
 }

@@ -7,6 +7,10 @@ import type { Capabilities, Verdict } from '../../src/target/types.ts';
 
 const good: FmaTile = { bm: 8, bn: 64, bk: 16, tm: 4, tn: 4, staging: 'shared' };
 const shape = { k: 128, lanes: 4, count: 2 } as const;
+/** The targets, and devices whose subgroups have one size. */
+const DEVICES: readonly Partial<Capabilities>[] = [
+  { target: 'webgpu' }, { target: 'cuda' }, ...[4, 8, 16, 32, 64].map((subgroupSize) => ({ subgroups: true, subgroupSize })),
+];
 const why = (v: Verdict): string => (v.ok ? 'legal' : v.why);
 
 describe('schedules', () => {
@@ -42,7 +46,7 @@ describe('schedules', () => {
     for (const tileRows of [1, 2, 3, 4, 6, 8, 16, 32]) {
       for (const n of [1, 3, 10, 33, 1408]) {
         for (const kind of ['none', 'glu'] as const) {
-          for (const target of ['webgpu', 'cuda'] as const) {
+          for (const device of DEVICES) {
             const epilogue = kind === 'none' ? ({ kind } as const) : ({ kind, activation: 'silu' } as const);
             const p = {
               experts: 4,
@@ -59,7 +63,7 @@ describe('schedules', () => {
               scale: 1,
               residual: false,
             } as const;
-            const caps = { ...WEBGPU_BASELINE, target };
+            const caps = { ...WEBGPU_BASELINE, ...device };
             const { tile } = groupedSchedule(p, caps);
             if (tile === undefined) throw new Error('no tile schedule');
             expect(tile.bm).toBe(tileRows);

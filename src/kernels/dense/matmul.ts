@@ -45,7 +45,7 @@ const TYPICAL_ROWS = 4096;
 export const MATVEC_ROWS = 8;
 
 export function linearSchedule(p: MatmulProblem, caps: Capabilities): LinearSchedule {
-  const software = softwareTile(softwareRowsOf(p), p.products, caps);
+  const software = softwareTile(softwareRowsOf(p), p.products, p.weightElem, caps);
   if (software !== undefined) return { ...software, oneRow: p.maxRows !== undefined && p.maxRows > 1 && p.maxRows <= MATVEC_ROWS ? 1 : 0 };
   const staging = caps.target === 'cuda' ? 'shared' : 'register';
   if (p.maxRows !== undefined && p.maxRows <= MATVEC_ROWS) {

@@ -42,7 +42,7 @@ export function groupedSchedule(p: GroupedProblem, caps: Capabilities): GroupedS
   // Calls that fill tiles of this height give most experts one.
   const tensor = matrixTile({ bm: p.tileRows, rowTiles: p.experts, n: widest(p), loops: shapes }, caps);
   if (tensor !== undefined) return { tile: tensor };
-  const broadcasting = softwareTile(p.tileRows, epilogueCount(p.epilogue), caps);
+  const broadcasting = softwareTile(p.tileRows, epilogueCount(p.epilogue), p.weightElem, caps);
   if (broadcasting !== undefined) return { tile: broadcasting };
   // 32 sums a thread, whether of one matrix or of two: more of them spill on small register files.
   const most = 8 / epilogueCount(p.epilogue);

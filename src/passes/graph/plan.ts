@@ -4,6 +4,7 @@
  * Legal always; worth it only where calls may be long: at most 8 tokens rarely share an expert, and the direct plan
  * needs no kernel at all. Saves, per expert, all but one read of its weights a tile.
  */
+import { isQuantName, quantFormat } from '../../base/quant.ts';
 import { makeNode } from '../../ir/graph/build.ts';
 import { freshFor, replaceValues } from '../../ir/graph/rewrite.ts';
 import type { Graph } from '../../ir/graph/types.ts';
@@ -39,21 +40,22 @@ export function tileRows(experts: number, slots: number, tokens: number = TYPICA
 
 /**
  * The same where a CPU plays the GPU: all rows of a tile are one piece of a thread, whose weights come from caches. Taller ones pay
- * only where they are full.
+ * only where they are full, and not with weights in 4 bits, of which one load brings eight.
  */
-export function softwareTileRows(experts: number, slots: number, tokens: number = TYPICAL_TOKENS): number {
+export function softwareTileRows(experts: number, slots: number, tokens: number = TYPICAL_TOKENS, bits = 32): number {
   const perExpert = (tokens * slots) / experts;
-  return perExpert < 3 ? 4 : perExpert < 12 ? 8 : 12;
+  return perExpert < 3 ? 4 : perExpert < 12 || bits <= 4 ? 8 : 12;
 }
 
 /** The tile for the products over a plan: 16-bit weights go to tensor cores where there are any. */
 function tileRowsFor(graph: Graph, { experts, slots }: { readonly experts: number; readonly slots: number }, { caps, maxTokens }: PassOptions): number {
-  const halves = graph.nodes.some((n) => n.op === 'moe.grouped_linear' && n.ins.weight.type.kind === 'tensor' && n.ins.weight.type.dtype !== 'f32');
+  const stored = graph.nodes.flatMap((n) => (n.op === 'moe.grouped_linear' && n.ins.weight.type.kind === 'tensor' ? [n.ins.weight.type.dtype] : []));
+  const halves = stored.some((dtype) => dtype === 'f16' || dtype === 'bf16');
   const tensor = halves && caps.matrix.length > 0;
   const range = tensor ? TENSOR_CORES : caps.target === 'cuda' ? STAGED : REGISTERS;
   const typical = tensor ? TYPICAL_TOKENS_TENSOR : TYPICAL_TOKENS;
   const tokens = maxTokens === undefined ? typical : Math.min(typical, maxTokens / 2);
-  return smallSubgroup(caps) === undefined ? tileRows(experts, slots, tokens, range) : softwareTileRows(experts, slots, tokens);
+  return smallSubgroup(caps) === undefined ? tileRows(experts, slots, tokens, range) : softwareTileRows(experts, slots, tokens, Math.min(...stored.map((dtype) => (isQuantName(dtype) ? quantFormat(dtype).bits : 32))));
 }
 
 export const isDecode = (maxTokens: number | undefined): boolean => maxTokens !== undefined && maxTokens <= DECODE_TOKENS;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { headLinear, linear } from '../../../src/kernels/dense/linear.ts';
+import { headLinear, linear, linearShape } from '../../../src/kernels/dense/linear.ts';
 import type { HeadLinearProblem, LinearProblem } from '../../../src/kernels/dense/linear.ts';
 import { linearSchedule } from '../../../src/kernels/dense/matmul.ts';
 import type { LinearSchedule } from '../../../src/kernels/dense/matmul.ts';
@@ -90,6 +90,12 @@ describe('linear', () => {
       expectClose(first, want);
       if (T <= 8) expectSameBits(compute({ ...p, maxRows: 8 }, d, T, undefined, NARROW), first);
       expectSameBits(compute(p, d, T, undefined, { ...CAPS, target: 'cuda' }), first);
+      for (const subgroupSize of [4, 8, 16]) {
+        const small = { ...NARROW, subgroups: true, subgroupSize };
+        expect(linearSchedule(linearShape(p), small)).toMatchObject({ staging: 'broadcast' });
+        expectSameBits(compute(p, d, T, undefined, small), first);
+        if (T <= 8) expectSameBits(compute({ ...p, maxRows: 8 }, d, T, undefined, small), first);
+      }
     }
   });
 

@@ -149,6 +149,30 @@ describe('grouped linear', () => {
       .toThrow(/no known size/);
   });
 
+  it('has the same bits with the schedules for small subgroups', () => {
+    const shared = { n: 19, weightElem: 'f32', ownX: false, gate: false } as const;
+    for (const k of [28, 7, 40]) {
+      const size = { experts: 4, slots: 3, n: 19, k };
+      const forms: Partial<GroupedProblem>[] = [
+        { mode: 'direct', gather: true, epilogue: GLU, shared: { ...shared, k } },
+        { mode: 'direct', epilogue: GLU, biasElem: 'f32', routeWeights: true, segmentRows: 3 },
+        { mode: 'direct', combine: true, routeWeights: true, residual: true, scale: 2, shared: { ...shared, ownX: true, gate: true, k: 12 } },
+        { mode: 'direct', combine: true, routeWeights: true, weightElem: 'bf16', biasElem: 'f32' },
+        { mode: 'sorted', combine: true, routeWeights: true },
+        ...[1, 4, 8, 12, 16].map((tileRows) => ({ mode: 'sorted', tileRows, gather: true, epilogue: GLU }) as const),
+        ...[4, 8, 12].map((tileRows) => ({ mode: 'sorted', tileRows }) as const),
+      ];
+      for (const form of forms) {
+        const p = problem({ ...size, ...form });
+        const ids = makeIds(5, 3, 4, 7, form.gather === true ? 0 : 0.2);
+        const first = check(p, 5, ids);
+        const other = check(p, 5, ids, undefined, FOURS);
+        expectSameBits(other.y, first.y);
+        expectSameBits(other.shared, first.shared);
+      }
+    }
+  });
+
   it('splits the depth over teams', () => {
     const size = { mode: 'direct', experts: 4, slots: 2, n: 21, k: 40 } as const;
     const ids = makeIds(5, 2, 4, 1, 0.2);
