@@ -5,7 +5,10 @@ import { linear } from '../../src/kernels/dense/linear.ts';
 import type { LinearProblem } from '../../src/kernels/dense/linear.ts';
 import type { LinearSchedule } from '../../src/kernels/dense/matmul.ts';
 import { groupedLinear } from '../../src/kernels/index.ts';
-import type { GroupedSchedule } from '../../src/kernels/index.ts';
+import { groupedSchedule } from '../../src/kernels/moe/grouped.ts';
+import { piecesOf } from '../../src/kernels/weight-matrix.ts';
+import { softwareTileRows } from '../../src/passes/graph/plan.ts';
+import type { GroupedSchedule, WeightElem } from '../../src/kernels/index.ts';
 import { legalTile } from '../../src/kernels/schedule.ts';
 import type { MatvecSchedule } from '../../src/kernels/schedule.ts';
 import { CUDA_SM80, CUDA_SM90A } from '../../src/target/cuda.ts';
@@ -85,6 +88,26 @@ describe('experts', () => {
     expect(why(legalTile({ bm: 4, bn: 8, bk: 4, tm: 2, tn: 2, staging: 'shared' }, shape, CAPS))).toContain('no multiple of 8');
     expect(why(legalTile({ bm: 4, bn: 128, bk: 8, tm: 4, tn: 2, staging: 'broadcast' }, shape, { ...CAPS, subgroups: true, subgroupSize: 64 }))).toContain('more than a group');
     expect(() => groupedLinear(problem({ experts: 2, slots: 1, n: 4, k: 40, weightElem: 'int8_f16' }), undefined, CAPS)).toThrow('no whole groups of 32');
+  });
+
+  it('take wider pieces than plain weights where a CPU plays the GPU, and no tensor cores elsewhere', () => {
+    const small: typeof CAPS = { ...CAPS, subgroups: true, subgroupSize: 8 };
+    const tile = (weightElem: WeightElem, tileRows: number, epilogue = GLU): unknown =>
+      groupedSchedule(problem({ experts: 8, slots: 2, n: 512, k: 512, weightElem, tileRows, epilogue }), small).tile;
+    expect(tile('f32', 8)).toMatchObject({ tm: 8, tn: 1, staging: 'broadcast' });
+    expect(tile('int4_f16', 8)).toMatchObject({ tm: 8, tn: 2, staging: 'broadcast' });
+    expect(tile('int8_f32', 12, { kind: 'none' })).toMatchObject({ tm: 12, tn: 4, staging: 'broadcast' });
+    expect([softwareTileRows(8, 2, 128, 4), softwareTileRows(8, 2, 128, 8), softwareTileRows(8, 2, 128), softwareTileRows(8, 2, 8, 4)]).toEqual([8, 12, 12, 4]);
+    for (const caps of [CUDA_SM80, CUDA_SM90A])
+      expect(groupedSchedule(problem({ experts: 8, slots: 2, n: 512, k: 512, weightElem: 'int4_f16', tileRows: 64, xElem: 'f32' }), caps).tile?.variant).toBeUndefined();
+  });
+
+  it('are read in whole groups by narrow teams, in neighbouring words by wide ones', () => {
+    expect(piecesOf('int4_f16', 512, 1)).toMatchObject({ words: 4, count: 16, span: 8 });
+    expect(piecesOf('int8_f32', 512, 8)).toMatchObject({ words: 8, count: 16, span: 8 });
+    expect(piecesOf('int8_f32', 64, 8)).toMatchObject({ words: 2, count: 8, span: 2 });
+    expect(piecesOf('int4_f16', 512, 32)).toMatchObject({ words: 1, count: 64, span: 2 });
+    expect(piecesOf('bf16', 512, 32)).toMatchObject({ words: 1, count: 128, span: 1 });
   });
 
   it('run by default on every target', () => {
