@@ -22,10 +22,11 @@ export function tokenPoints(tokens: readonly number[], buckets: readonly (number
   });
 }
 
-/** A piece of a section in one bucket; `again` makes it anew with another height of the plan's tiles. */
+/** A piece of a section in one bucket. */
 export interface SectionPiece {
   readonly name: string;
   readonly kind: 'experts' | (typeof SINGLE_OPS)[number];
+  /** With another height of the plan's tiles, or its default one. */
   piece(tileRows: number | undefined): Piece;
 }
 
@@ -47,7 +48,8 @@ export function piecesOf(optimized: (tileRows: number | undefined) => Graph): re
   for (const node of graph.nodes) {
     if (mixture.has(node) || !isSingle(node.op)) continue;
     const weight = operands(node).find(([name]) => name === 'weight')?.[1];
-    const name = weight === undefined ? node.op : weightName(params.get(weight.id)?.name ?? node.op);
+    // The head may share the weight of the embedding.
+    const name = graph.name === 'head' ? 'head' : weight === undefined ? node.op : weightName(params.get(weight.id)?.name ?? node.op);
     pieces.push({ name, kind: node.op, piece: () => cut(graph, [node]) });
   }
   return pieces;

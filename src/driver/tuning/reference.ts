@@ -11,9 +11,14 @@ import type { WeightParam } from '../../runtime/core/weights.ts';
 import type { Expected } from '../../tuner/job.ts';
 import type { Piece } from './cut.ts';
 
-/** Multiply-adds that the evaluator may take for one scenario, and elements of weights that it may hold. */
-const MOST_WORK = 3e8;
-const MOST_ELEMENTS = 6e7;
+export interface ReferenceLimits {
+  /** Multiply-adds that the evaluator may take for one scenario. */
+  readonly work: number;
+  /** Elements of weights that it may hold. */
+  readonly elements: number;
+}
+
+const LIMITS: ReferenceLimits = { work: 3e8, elements: 6e7 };
 
 export interface ReferenceInput {
   readonly piece: Piece;
@@ -30,6 +35,7 @@ export interface ReferenceInput {
   /** Inputs by name: of all tokens, or a whole cache. */
   readonly inputs: ReadonlyMap<string, Data>;
   weightParam(param: GraphParam): WeightParam;
+  readonly limits?: ReferenceLimits;
 }
 
 const tensorType = (type: Type): TensorType => {
@@ -84,14 +90,14 @@ function joined(parts: readonly ArrayLike<number>[]): Float64Array {
 }
 
 /** Columns of the one dense product of a piece that the evaluator computes; undefined for other pieces, and where all of them are few enough. */
-function columnRange({ piece }: ReferenceInput): { readonly from: number; readonly to: number; readonly products: number; readonly n: number } | undefined {
+function columnRange({ piece, limits = LIMITS }: ReferenceInput): { readonly from: number; readonly to: number; readonly products: number; readonly n: number } | undefined {
   const [node] = piece.graph.nodes;
   if (piece.graph.nodes.length !== 1 || node?.op !== 'linear') return undefined;
   const [rows = 0, k = 0] = tensorType(node.ins.weight.type).shape.map(Number);
-  if (rows * k <= MOST_ELEMENTS) return undefined;
+  if (rows * k <= limits.elements) return undefined;
   const products = node.attrs.epilogue.kind === 'glu' ? 2 : 1;
   const n = rows / products;
-  const columns = Math.max(1, Math.floor(MOST_ELEMENTS / k / products));
+  const columns = Math.max(1, Math.floor(limits.elements / k / products));
   // The end of the columns is where tiles are ragged.
   return { from: n - columns, to: n, products, n };
 }
@@ -143,7 +149,8 @@ export function expectedOf(input: ReferenceInput): readonly Expected[] {
   const outputs = Object.entries(graph.results);
   const range = columnRange(input);
   const share = range === undefined ? 1 : (range.to - range.from) / range.n;
-  const most = MOST_WORK / Math.max(1, input.tokenWork * share);
+  const { work } = input.limits ?? LIMITS;
+  const most = work / Math.max(1, input.tokenWork * share);
   if (range !== undefined) {
     const rows = sampled(tokens, most);
     const values = Float64Array.from(lastColumns(input, range, rows));
@@ -188,8 +195,9 @@ function usedExperts({ piece, inputs, tokens }: ReferenceInput, chosen: readonly
 /** So many of the tokens as have experts that fit into memory; one at least. */
 function fitting(input: ReferenceInput, chosen: readonly number[], banks: ReadonlySet<string>): readonly number[] {
   if (banks.size === 0) return chosen;
+  const { elements } = input.limits ?? LIMITS;
   const perExpert = input.piece.graph.params.filter((p) => banks.has(p.value.id)).reduce((n, p) => n + width(p.value.type), 0);
   let kept = chosen;
-  while (kept.length > 1 && usedExperts(input, kept).length * perExpert > MOST_ELEMENTS) kept = sampled(input.tokens, kept.length / 2);
+  while (kept.length > 1 && usedExperts(input, kept).length * perExpert > elements) kept = sampled(input.tokens, kept.length / 2);
   return kept;
 }

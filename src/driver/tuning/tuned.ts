@@ -80,7 +80,8 @@ function forOneDevice(spec: Spec, device: EntryDevice, entries: readonly Entry[]
   const target = { caps, device: jobDevice(device), disabled };
   const both = deviceCaps(target);
   const used = new Set<Entry>();
-  const tokens = [...new Set(entries.map((e) => e.tokens))];
+  // A range ends where the one before it ended, whether that one has an entry or not.
+  const tokens = [...new Set(entries.flatMap((e) => (e.from > 1 ? [e.from - 1, e.tokens] : [e.tokens])))];
   const placed = unitsOf(spec, { ...target, tokens, mixes: DEFAULT_MIXES });
   const winners = placed.flatMap((p): Winner[] => {
     const entry = entryFor(p, entries);

@@ -72,5 +72,15 @@ export function unitsOf(spec: Spec, o: UnitsOptions): readonly PlacedUnit[] {
       }
     });
   }
-  return [...placed.values()];
+  return withPlainNames([...placed.values()]);
+}
+
+/** Units that share a name and a number of tokens are told apart by their sections. */
+function withPlainNames(placed: readonly PlacedUnit[]): readonly PlacedUnit[] {
+  const id = ({ unit }: PlacedUnit): string => `${unit.name} ${unit.tokens}`;
+  return placed.map((p) => {
+    const isOnly = placed.filter((other) => id(other) === id(p)).length === 1;
+    const [section = ''] = p.sections;
+    return isOnly || p.unit.name.endsWith(` of ${section}`) ? p : { ...p, unit: { ...p.unit, name: `${p.unit.name} of ${section}` } };
+  });
 }
