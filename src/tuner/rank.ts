@@ -86,13 +86,16 @@ function plannedTiles(rows: number, experts: number, tileRows: number): number {
   return Math.min(rows, used * Math.max(1, rows / used / tileRows + 0.5));
 }
 
-function matvecCounts(s: MatvecSchedule, shape: { readonly k: number; readonly count: number; readonly rows: number }): Omit<WorkCounts, 'blocks'> {
+function matvecCounts(s: MatvecSchedule, shape: { readonly k: number; readonly count: number; readonly rows: number }, subgroupSize: number): Omit<WorkCounts, 'blocks'> {
   const lanes = lanesFor(shape.k);
   const steps = Math.ceil(shape.k / lanes / s.team);
   const sums = s.cols * shape.count;
   // What is under way hides part of a load's wait; joining a team takes a few operations a sum.
   const hidden = 1 - Math.min(0.3, 0.1 * Math.log2(s.unroll ?? 1));
   const join = s.team === 1 ? 0 : sums * shape.rows * 2 * Math.log2(s.team);
+  if (s.broadcast === 1) {
+    return { loads: steps * sums + shape.k / subgroupSize, shared: 0, fma: sums * steps * lanes + 2 * shape.k, barriers: 0, threads: s.block, sums };
+  }
   return { loads: steps * (sums + shape.rows) * hidden, shared: join, fma: sums * shape.rows * steps * lanes, barriers: 0, threads: s.block, sums: sums * shape.rows };
 }
 
@@ -106,13 +109,13 @@ function grouped(p: GroupedProblem, s: { readonly tile?: TileSchedule; readonly 
     return parts.reduce((sum, part, i) => sum + price({ ...tileCounts(tile, { k: part.k, count }, at.subgroupSize), blocks: tiles(i) * Math.ceil(part.n / tile.bn) }, at), 0);
   }
   if (matvec === undefined) return 0;
-  return parts.reduce((sum, part) => sum + price({ ...matvecCounts(matvec, { k: part.k, count, rows: 1 }), blocks: (part.rows * Math.ceil(part.n / matvecColumns(matvec))) / (p.combine ? (matvec.ways ?? 1) : 1) }, at), 0);
+  return parts.reduce((sum, part) => sum + price({ ...matvecCounts(matvec, { k: part.k, count, rows: 1 }, at.subgroupSize), blocks: (part.rows * Math.ceil(part.n / matvecColumns(matvec))) / (p.combine ? (matvec.ways ?? 1) : 1) }, at), 0);
 }
 
 function dense(p: MatmulProblem, s: TileSchedule | MatvecSchedule, at: RankPoint): number {
   const rows = at.tokens * (p.rowsPerToken ?? 1);
   const shape = { k: p.k, count: p.products };
-  if ('team' in s) return price({ ...matvecCounts(s, { ...shape, rows }), blocks: p.heads * Math.ceil(p.n / matvecColumns(s)) }, at);
+  if ('team' in s) return price({ ...matvecCounts(s, { ...shape, rows }, at.subgroupSize), blocks: p.heads * Math.ceil(p.n / matvecColumns(s)) }, at);
   const single = 'oneRow' in s && s.oneRow === 1 && rows === 1 && s.variant !== 'mma-sync' && s.variant !== 'wgmma';
   const tile = single ? { ...s, bm: 1, tm: 1 } : s;
   return price({ ...tileCounts(tile, shape, at.subgroupSize), threads: tileThreads(s), blocks: p.heads * Math.ceil(rows / s.bm) * Math.ceil(p.n / s.bn) }, at);

@@ -4,7 +4,7 @@ import type { Graph } from '../../ir/graph/types.ts';
 import { lowerToGraphs } from '../../lower/model-to-graph.ts';
 import type { Spec } from '../../model/types.ts';
 import { optimize } from '../../passes/graph/pipeline.ts';
-import type { Capabilities } from '../../target/types.ts';
+import { type Capabilities, withSubgroups } from '../../target/types.ts';
 import type { Unit } from '../../tuner/unit.ts';
 import { bucketTokens, specialisedPlans } from '../lower-program.ts';
 import type { JobDevice } from './job.ts';
@@ -25,7 +25,7 @@ export function deviceCaps({ caps, device }: TuningTarget): { readonly standard:
   const knows = subgroupSize !== undefined && features.includes('subgroups');
   const special = knows ? specialisedPlans(caps).find((p) => p.device.subgroupSize === subgroupSize) : undefined;
   const standard = special?.caps ?? caps;
-  return { standard, tuned: knows && caps.target === 'webgpu' ? { ...caps, subgroups: true, subgroupSize } : standard };
+  return { standard, tuned: knows && caps.target === 'webgpu' ? withSubgroups(caps, subgroupSize) : standard };
 }
 
 export interface UnitsOptions extends TuningTarget {

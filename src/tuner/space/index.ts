@@ -46,7 +46,7 @@ function matmulSpace(p: MatmulProblem, caps: Capabilities): Space<LinearSchedule
   const tiles = tileSpace({ rows, n: p.n, loops: [shape], depth: bk }, caps);
   const dense = tiles.legal.flatMap((tile) => (few && tile.bm > 1 ? [1, 0] as const : [0] as const).map((oneRow): LinearSchedule => ({ ...tile, oneRow })));
   if (!few) return { legal: dense, considered: tiles.considered };
-  const teams = matvecSpace({ count: p.products, n: p.n, depth: p.k / lanes, slots: 1, subgroupsOnly: true }, caps);
+  const teams = matvecSpace({ count: p.products, n: p.n, depth: p.k / lanes, slots: 1, weightElem: p.weightElem, subgroupsOnly: true }, caps);
   return { legal: [...dense, ...teams.legal], considered: tiles.considered + teams.considered };
 }
 
@@ -66,7 +66,7 @@ function groupedSpace(p: GroupedProblem, caps: Capabilities): Space<GroupedSched
     return mapSpace(tileSpace({ rows: [p.tileRows], n, loops: groupedShapes(p), depth }, caps), (tile) => ({ tile }));
   }
   const slots = p.combine ? p.slots : 1;
-  return mapSpace(matvecSpace({ count: epilogueCount(p.epilogue), n, depth: p.k / lanesFor(p.k), slots, subgroupsOnly: false }, caps), (matvec) => ({ matvec }));
+  return mapSpace(matvecSpace({ count: epilogueCount(p.epilogue), n, depth: p.k / lanesFor(p.k), slots, weightElem: p.weightElem, subgroupsOnly: false }, caps), (matvec) => ({ matvec }));
 }
 
 /** Whether the family makes a kernel of it: attention says so by making one. */

@@ -1,8 +1,8 @@
 /** Few rows times matrices: what the columns and the depth can be shared out to. */
 import { bySubgroups, legalMatvec } from '../../kernels/schedule.ts';
 import type { MatvecSchedule } from '../../kernels/schedule.ts';
-import { teamSize } from '../../kernels/team.ts';
-import type { Capabilities } from '../../target/types.ts';
+import type { WeightElem } from '../../kernels/dense/common.ts';
+import { type Capabilities, subgroupThreads } from '../../target/types.ts';
 import { legalOf, type Space } from './types.ts';
 
 const BLOCKS = [8, 16, 32, 64, 128, 256] as const;
@@ -22,19 +22,24 @@ export interface MatvecSpace {
   readonly depth: number;
   /** Slots that the teams of a block may share; 1 where the kernel has no ways. */
   readonly slots: number;
+  readonly weightElem: WeightElem;
   /** Only teams that are subgroups. */
   readonly subgroupsOnly: boolean;
 }
 
 /** Records leave out what is 1, as defaults do: one kernel, one record. */
 function* schedules({ slots }: MatvecSpace, caps: Capabilities): Generator<MatvecSchedule> {
-  const own = teamSize(caps);
+  const own = subgroupThreads(caps);
   for (const block of BLOCKS) {
     for (const team of new Set([...TEAMS, ...(own === undefined ? [] : [own])])) {
       const joined = bySubgroups({ block, team, cols: 1 }, caps);
       for (const cols of COLUMNS) {
         for (const unroll of joined ? UNROLLS : [undefined]) {
-          for (const ways of joined && slots > 1 ? WAYS : [1]) yield { block, team, cols, ...(unroll === undefined ? {} : { unroll }), ...(ways > 1 && { ways }) };
+          for (const ways of joined && slots > 1 ? WAYS : [1]) {
+            const s: MatvecSchedule = { block, team, cols, ...(unroll === undefined ? {} : { unroll }), ...(ways > 1 && { ways }) };
+            yield s;
+            if (team === 1) yield { ...s, broadcast: 1 };
+          }
         }
       }
     }
@@ -42,7 +47,7 @@ function* schedules({ slots }: MatvecSpace, caps: Capabilities): Generator<Matve
 }
 
 export const matvecSpace = (space: MatvecSpace, caps: Capabilities): Space<MatvecSchedule> =>
-  legalOf([...schedules(space, caps)], (s) => isUseful(s, space) && (!space.subgroupsOnly || bySubgroups(s, caps)) && legalMatvec(s, space.count, caps).ok);
+  legalOf([...schedules(space, caps)], (s) => isUseful(s, space) && (!space.subgroupsOnly || bySubgroups(s, caps)) && legalMatvec(s, space.count, caps, space.weightElem).ok);
 
 /** Neither more columns than twice those of the result, nor more accesses under way than there are, nor more ways than slots. */
 function isUseful({ block, team, cols, unroll = 1, ways = 1 }: MatvecSchedule, { n, depth, slots, count }: MatvecSpace): boolean {

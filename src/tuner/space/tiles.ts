@@ -5,7 +5,8 @@ import type { Capabilities } from '../../target/types.ts';
 import { legalOf, type Space } from './types.ts';
 
 export const POWERS = [1, 2, 4, 8, 16, 32, 64, 128, 256] as const;
-const THREAD_TILE = [1, 2, 4, 8] as const;
+const THREAD_ROWS = [1, 2, 4, 8, 12, 16] as const;
+const THREAD_COLUMNS = [1, 2, 4, 8] as const;
 /** Sums a thread keeps; more of them spill wherever such a kernel has been seen. */
 const MOST_SUMS = 64;
 const FEWEST_THREADS = 8;
@@ -35,8 +36,8 @@ function* fmaTiles(space: TileSpace): Generator<FmaTile> {
   const columns = POWERS.filter((bn) => bn >= Math.min(8, widest) && bn <= Math.min(256, widest));
   for (const bm of space.rows) {
     for (const bn of columns) {
-      for (const tm of THREAD_TILE) {
-        for (const tn of THREAD_TILE) {
+      for (const tm of THREAD_ROWS) {
+        for (const tn of THREAD_COLUMNS) {
           for (const staging of STAGINGS) {
             for (const bk of staging === 'shared' ? SHARED_DEPTHS : [space.depth]) yield { bm, bn, bk, tm, tn, staging };
           }
