@@ -1,4 +1,5 @@
 /** What `moec doctor --measure` found a device to reach: a small JSON file in the user's cache, one a device. */
+import { isObject } from '../base/is-object.ts';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -45,8 +46,6 @@ type Key = Pick<DeviceInfo, 'backend' | 'name'> & { readonly adapter?: string };
 /** Where the facts of a device lie: another device, driver or backend has another file. */
 export const factsPath = ({ backend, name, adapter }: Key, home: string = factsHome()): string =>
   join(home, `${stableHash({ backend, name, adapter: adapter ?? '' }).slice(0, 16)}.json`);
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
 
 function isPeaks(value: unknown): value is DevicePeaks {
   return isObject(value) && PEAKS.every((key) => typeof value[key] === 'number' && Number.isFinite(value[key]) && value[key] > 0);

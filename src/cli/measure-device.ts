@@ -5,7 +5,7 @@ import type { Backend, Command, DeviceInfo } from '../runtime/core/backend.ts';
 import { nodeGpu } from '../runtime/node/gpu.ts';
 import { acquireDevice } from '../runtime/webgpu/acquire.ts';
 import { WebGpuBackend } from '../runtime/webgpu/backend.ts';
-import { quantile } from './bench/stats.ts';
+import { median } from '../tuner/stats.ts';
 import type { DevicePeaks } from './device-facts.ts';
 
 /** A measurement is made longer until it takes so many milliseconds, which hides what surrounds it. */
@@ -68,8 +68,8 @@ async function rate(backend: Backend, name: MicroName, blocks: number, most: num
 
 async function dispatchCosts(backend: Backend): Promise<Pick<DevicePeaks, 'dispatchUs' | 'submitUs'>> {
   const { run } = await ready(backend, 'empty');
-  const one = quantile(await run(1, 1, 4 * REPEATS), 0.5);
-  const many = quantile(await run(1, 1 + DISPATCHES, REPEATS), 0.5);
+  const one = median(await run(1, 1, 4 * REPEATS));
+  const many = median(await run(1, 1 + DISPATCHES, REPEATS));
   return { dispatchUs: Math.max(1e-3, (1000 * (many - one)) / DISPATCHES), submitUs: 1000 * one };
 }
 

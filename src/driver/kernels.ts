@@ -29,9 +29,6 @@ export interface CompiledKernel {
   readonly variants: readonly KernelVariant[];
 }
 
-/** Stagings that want to know the size of subgroups, and do without where nobody does. */
-const BY_SIZE: ReadonlySet<string> = new Set(['broadcast']);
-
 /**
  * The portable text of a kernel and, where it gains by it, one with subgroup operations. Kernels made for subgroups of one size
  * from the start have that one alone.
@@ -45,7 +42,7 @@ function wgslVariants(source: Kernel, subgroupSize: number | undefined): readonl
   };
   if (usesSubgroups(source)) return [make('subgroups', subgroupSize)];
   const stmts = [...walkStmts(source.body)];
-  const broadcasts = stmts.some((s) => (s.k === 'tile.mainloop' || s.k === 'tile.product') && s.schedule.variant === 'fma' && BY_SIZE.has(s.schedule.staging));
+  const broadcasts = stmts.some((s) => (s.k === 'tile.mainloop' || s.k === 'tile.product') && s.schedule.variant === 'fma' && s.schedule.staging === 'broadcast');
   const special = broadcasts ? subgroupSize : undefined;
   const gains = special !== undefined || stmts.some((s) => s.k === 'tile.reduce');
   return [...(gains ? [make('subgroups', special)] : []), make('portable')];

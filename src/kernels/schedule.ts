@@ -81,14 +81,14 @@ export function tileThreads(s: TileSchedule): number {
   }
 }
 
+export const isFma = (s: TileSchedule): s is FmaTile => s.variant === undefined || s.variant === 'fma';
+
 /** Columns that a thread hands on side by side: what a map over the tile may store at once. */
-export const tileLanes = (s: TileSchedule, n: number): 1 | 2 => (s.variant === undefined || s.variant === 'fma' || n % 2 !== 0 ? 1 : 2);
+export const tileLanes = (s: TileSchedule, n: number): 1 | 2 => (isFma(s) || n % 2 !== 0 ? 1 : 2);
 
 /** Width of an access of x where one of the weights has `lanes`: threads that hand values round load single elements each. */
 export const rowLanes = (s: TileSchedule | MatvecSchedule, lanes: Lanes): Lanes =>
   ('team' in s ? s.broadcast === 1 : isFma(s) && s.staging === 'broadcast') ? 1 : lanes;
-
-const isFma = (s: TileSchedule): s is FmaTile => s.variant === undefined || s.variant === 'fma';
 
 /** Bytes of shared memory the main loop stages: slices of fma lie as [depth / lanes][rows + 1], those of tensor cores as [rows][bk] in 16 bits. */
 export function tileSharedBytes(s: TileSchedule, shape: TileShape): number {
@@ -103,7 +103,7 @@ export function tileSharedBytes(s: TileSchedule, shape: TileShape): number {
 /** Bytes of the loops that one kernel runs over `shapes`: rings of tensor cores take turns, slices of fma do not. */
 export function kernelSharedBytes(s: TileSchedule, shapes: readonly TileShape[]): number {
   const bytes = shapes.map((shape) => tileSharedBytes(s, shape));
-  return s.variant === undefined || s.variant === 'fma' ? bytes.reduce((a, x) => a + x, 0) : Math.max(...bytes);
+  return isFma(s) ? bytes.reduce((a, x) => a + x, 0) : Math.max(...bytes);
 }
 
 /** f32 accumulators and operands one thread holds; more than this spills everywhere. */

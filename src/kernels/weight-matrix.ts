@@ -4,6 +4,7 @@
  */
 import { QUANT_GROUP, type QuantFormat, isQuantName, quantFormat, quantRowWords } from '../base/quant.ts';
 import * as b from '../ir/kernel/build.ts';
+import { ELEM_BYTES } from '../ir/kernel/cost.ts';
 import { bindScale, bindWord, scaleWordOf, valuesPerWord, valueWordOf, wordsPerGroup } from '../ir/kernel/packed.ts';
 import type { Buffer, Expr, Stmt, View } from '../ir/kernel/types.ts';
 import { globalBuffer, lanesFor } from './dense/common.ts';
@@ -56,8 +57,6 @@ export interface Pieces {
   readonly words: number;
   readonly bytes: number;
 }
-
-const ELEM_BYTES = { f32: 4, f16: 2, bf16: 2 } as const;
 
 /** Threads from which on a team reads neighbouring memory. */
 const WIDE_TEAM = 16;

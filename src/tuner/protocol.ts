@@ -2,6 +2,7 @@
  * What the tuner and the process that measures say to each other. One request at a time; the answer carries its id, and phases
  * in between say that the process lives and what it is at.
  */
+import { isObject } from '../base/is-object.ts';
 import type { DeviceInfo } from '../runtime/core/backend.ts';
 import type { Job, UnitData } from './job.ts';
 import type { Outcome } from './outcome.ts';
@@ -58,8 +59,6 @@ export type FromChild =
   | { readonly k: 'lost'; readonly message: string }
   /** The process cannot serve the request, and no candidate is to blame. */
   | { readonly k: 'refused'; readonly id: number; readonly name: string; readonly code: string; readonly message: string; readonly fix?: string };
-
-const isObject = (x: unknown): x is Readonly<Record<string, unknown>> => typeof x === 'object' && x !== null;
 
 /** Whether a message is one of the child's; its contents are trusted, the child is ours. */
 export const isFromChild = (x: unknown): x is FromChild => isObject(x) && (x['k'] === 'phase' || x['k'] === 'answer' || x['k'] === 'lost' || x['k'] === 'refused');

@@ -1,5 +1,6 @@
 /** Few numbers about few numbers: medians, and how far a median may be off. */
 
+/** The value below which a part `q` of the values lies; between two values the nearer ranks are mixed. NaN of none. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   if (sorted.length === 0) return NaN;

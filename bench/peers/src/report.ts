@@ -1,5 +1,5 @@
 /** The result as Markdown. */
-import { type Column, markdownTable, short } from '../../../src/cli/bench/table.ts';
+import { type Column, markdownTable, short } from '../../../src/cli/table.ts';
 import { OLMOE } from './olmoe.ts';
 import { SHAPE } from './numbers.ts';
 import type { LayerBench, LayerRow } from './layer-bench.ts';

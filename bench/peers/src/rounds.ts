@@ -1,6 +1,6 @@
 /** Everyone once a round, each round begun by another: what disturbs the machine disturbs all of them. */
 import { performance } from 'node:perf_hooks';
-import { quantile } from '../../../src/cli/bench/stats.ts';
+import { median } from '../../../src/tuner/stats.ts';
 
 export interface Timed<T> {
   readonly of: T;
@@ -34,4 +34,4 @@ export async function timeOf(work: () => Promise<unknown>): Promise<number> {
 }
 
 /** How many times as fast as `base`: median over the rounds. NaN where one of them has none. */
-export const timesAsFast = (own: readonly number[], base: readonly number[]): number => quantile(own.map((ms, round) => (base[round] ?? NaN) / ms), 0.5);
+export const timesAsFast = (own: readonly number[], base: readonly number[]): number => median(own.map((ms, round) => (base[round] ?? NaN) / ms));

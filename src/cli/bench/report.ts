@@ -1,7 +1,7 @@
 /** A result as text for the terminal and as Markdown. */
 import type { Row } from './measure.ts';
 import { type BenchResult, type PassRow, passRows, type Rates, ratesOf, type StageRow, timerText } from './result.ts';
-import { bytesText, type Column, markdownTable, plainTable, short, signed } from './table.ts';
+import { bytesText, type Column, markdownTable, plainTable, short, signed } from '../table.ts';
 
 const percent = (share: number | undefined): string => (share === undefined ? '-' : `${short(100 * share, share < 0.1 ? 2 : 3)} %`);
 

@@ -1,13 +1,5 @@
 /** Numbers of repeated measurements. */
-
-/** The value below which a part `q` of the values lies; between two values the nearer ranks are mixed. NaN of none. */
-export function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = q * (sorted.length - 1);
-  const low = sorted[Math.floor(at)] ?? NaN;
-  const high = sorted[Math.ceil(at)] ?? NaN;
-  return low + (high - low) * (at - Math.floor(at));
-}
+import { median, quantile } from '../../tuner/stats.ts';
 
 export interface Summary {
   readonly n: number;
@@ -15,7 +7,7 @@ export interface Summary {
   readonly p90: number;
 }
 
-export const summarise = (values: readonly number[]): Summary => ({ n: values.length, median: quantile(values, 0.5), p90: quantile(values, 0.9) });
+export const summarise = (values: readonly number[]): Summary => ({ n: values.length, median: median(values), p90: quantile(values, 0.9) });
 
 /** Median over the rounds of a's time divided by b's time of the same round. */
-export const medianRatio = (a: readonly number[], b: readonly number[]): number => quantile(a.map((ms, round) => ms / (b[round] ?? NaN)), 0.5);
+export const medianRatio = (a: readonly number[], b: readonly number[]): number => median(a.map((ms, round) => ms / (b[round] ?? NaN)));

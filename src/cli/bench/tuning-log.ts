@@ -1,4 +1,5 @@
 /** What `moec tune` measured, as the best time so far over its evaluations: read from the log and the entries that it keeps. */
+import { isObject } from '../../base/is-object.ts';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseEntry } from '../../tuner/store/entry.ts';
@@ -10,8 +11,6 @@ export interface SearchStep {
   readonly evaluation: number;
   readonly best: number;
 }
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
 
 interface Line {
   readonly key: string;

@@ -1,4 +1,5 @@
 /** Pictures as SVG by vega-lite, which is loaded only where a picture is wanted: a package of npm that moec can do without. */
+import { isObject } from '../../base/is-object.ts';
 import { importOptional } from '../../runtime/node/import-optional.ts';
 import { CommandError, EXIT } from '../io.ts';
 
@@ -16,7 +17,6 @@ interface View {
 
 type ViewConstructor = new (runtime: unknown, options: { renderer: 'none' }) => View;
 
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null;
 type Callable = (...args: readonly unknown[]) => unknown;
 const isCallable = (value: unknown): value is Callable => typeof value === 'function';
 const isView = (value: unknown): value is ViewConstructor => typeof value === 'function';

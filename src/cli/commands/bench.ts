@@ -20,7 +20,7 @@ import { type Bench, cudaBench, type Prepared, prepare, SEED, type Timed, webgpu
 import { commandLine, versions } from '../bench/setting.ts';
 import { readSearch, type SearchStep } from '../bench/tuning-log.ts';
 import { STORE_DIRECTORY } from '../../tuner/store/store.ts';
-import { quantile } from '../bench/stats.ts';
+import { median } from '../../tuner/stats.ts';
 import type { EmulateOption } from '../cuda-program.ts';
 import { readFacts } from '../device-facts.ts';
 import { CommandError, EXIT, type Io, makeIo, type CommonOptions } from '../io.ts';
@@ -104,7 +104,7 @@ async function stageOf(timed: Timed, { tokens, input }: Point): Promise<StageRow
   const { host: first } = await timed.time(input);
   const later: number[] = [];
   for (let i = 0; i < STEADY_CALLS; i++) later.push((await timed.time(input)).host);
-  return { name: timed.name, kernels: timed.served.kernels.length, weightBytes: timed.weightBytes, times: timed.stages, tokens, first, steady: quantile(later, 0.5) };
+  return { name: timed.name, kernels: timed.served.kernels.length, weightBytes: timed.weightBytes, times: timed.stages, tokens, first, steady: median(later) };
 }
 
 function tellStrayed(io: Io, rows: readonly Row[], { spec, routings }: Asked): void {

@@ -1,7 +1,7 @@
 /** `moec doctor` */
 import { spawnSync } from 'node:child_process';
 import { shortBytes } from '../../driver/analysis.ts';
-import { short } from '../bench/table.ts';
+import { short } from '../table.ts';
 import { type CudaFacts, describeCuda } from '../cuda-facts.ts';
 import { type DeviceFacts, readFacts, writeFacts } from '../device-facts.ts';
 import { EXIT, type Io, makeIo, type CommonOptions } from '../io.ts';

@@ -1,4 +1,5 @@
 /** What `moec tune` says: progress lines, the table of results, failures by class. */
+import { type Column, plainTable } from '../table.ts';
 import { FAILURES } from '../../tuner/outcome.ts';
 import type { UnitReport } from '../../tuner/tune-all.ts';
 import type { FailureNote, Progress } from '../../tuner/tune-unit.ts';
@@ -39,15 +40,17 @@ export function rowOf({ unit, entry, config, status }: UnitReport): TableRow | u
   };
 }
 
-export function tableText(rows: readonly TableRow[]): string {
-  const cells = [
-    ['kernel', 'T', 'default ms', 'best ms', 'gain', 'noise', 'config'],
-    ...rows.map((r) => [r.kernel, String(r.tokens), ms(r.defaultMs), ms(r.bestMs), `${r.gain.toFixed(2)}x`, `${(100 * r.noise).toFixed(1)} %`, r.config]),
-  ];
-  const widths = cells[0]?.map((_, c) => Math.max(...cells.map((row) => row[c]?.length ?? 0))) ?? [];
-  const isText = (c: number): boolean => c === 0 || c === 6;
-  return cells.map((row) => row.map((cell, c) => (c === 6 ? cell : isText(c) ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0))).join('  ').trimEnd()).join('\n');
-}
+const COLUMNS: readonly Column<TableRow>[] = [
+  { title: 'kernel', left: true, cell: (r) => r.kernel },
+  { title: 'T', cell: (r) => String(r.tokens) },
+  { title: 'default ms', cell: (r) => ms(r.defaultMs) },
+  { title: 'best ms', cell: (r) => ms(r.bestMs) },
+  { title: 'gain', cell: (r) => `${r.gain.toFixed(2)}x` },
+  { title: 'noise', cell: (r) => `${(100 * r.noise).toFixed(1)} %` },
+  { title: 'config', left: true, cell: (r) => r.config },
+];
+
+export const tableText = (rows: readonly TableRow[]): string => plainTable(COLUMNS, rows);
 
 export interface FailureRow {
   readonly failure: string;

@@ -5,6 +5,7 @@ import type { Graph } from '../../ir/graph/types.ts';
 import type { ScheduleSource } from '../../kernels/schedule-source.ts';
 import { lowerGraph } from '../../lower/graph-to-kernels.ts';
 import type { BufferRef, Section, Step } from '../../lower/program.ts';
+import { meets } from '../../runtime/core/for-device.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Job, JobKernel, JobRef } from '../../tuner/job.ts';
 import { compileKernels, type KernelTable, type KernelVariant } from '../kernels.ts';
@@ -37,8 +38,8 @@ export function lowerPiece({ graph, maxTokens, caps, schedules }: Lowering): Low
 }
 
 /** As the runtime chooses: the first one that the device can run. */
-function variantFor(variants: readonly KernelVariant[], { features, subgroupSize }: JobDevice): KernelVariant {
-  const found = variants.find((v) => v.features.every((f) => features.includes(f)) && (v.subgroupSize === undefined || v.subgroupSize === subgroupSize));
+function variantFor(variants: readonly KernelVariant[], device: JobDevice): KernelVariant {
+  const found = variants.find((v) => meets(device, v));
   if (found === undefined) throw new Error(`no variant of ${variants[0]?.kernel.name ?? 'a kernel'} runs on this device`);
   return found;
 }

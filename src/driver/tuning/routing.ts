@@ -1,13 +1,10 @@
 /** Distributions of tokens over experts: what a router may do to a layer, made without a router. */
 import { DROPPED } from '../../ir/graph/types.ts';
 import { hashAt, hashText } from '../../runtime/core/random.ts';
+import { type Routing, routingName } from '../bench/choices.ts';
 
-export type Mix =
-  | { readonly kind: 'uniform' }
-  /** The expert of rank r is chosen in proportion to 1 / r^s. */
-  | { readonly kind: 'zipf'; readonly s: number }
-  /** All tokens go to the same experts. */
-  | { readonly kind: 'onehot' };
+/** `zipf`: the expert of rank r is chosen in proportion to 1 / r^exponent; `onehot`: all tokens go to the same experts. */
+export type Mix = Exclude<Routing, { readonly kind: 'random' }>;
 
 export interface WeightedMix {
   readonly mix: Mix;
@@ -16,14 +13,12 @@ export interface WeightedMix {
 
 export const DEFAULT_MIXES: readonly WeightedMix[] = [
   { mix: { kind: 'uniform' }, weight: 1 },
-  { mix: { kind: 'zipf', s: 1.2 }, weight: 1 },
+  { mix: { kind: 'zipf', exponent: 1.2 }, weight: 1 },
   { mix: { kind: 'onehot' }, weight: 0.2 },
 ];
 
-export const mixName = (mix: Mix): string => (mix.kind === 'zipf' ? `zipf${mix.s}` : mix.kind);
-
 /** In one form, whatever order and spaces it was written with. */
-export const mixesText = (mixes: readonly WeightedMix[]): string => mixes.map(({ mix, weight }) => `${mixName(mix)}:${weight}`).sort().join(',');
+export const mixesText = (mixes: readonly WeightedMix[]): string => mixes.map(({ mix, weight }) => `${routingName(mix)}:${weight}`).sort().join(',');
 
 /** `uniform:1,zipf1.2:1,onehot:0.2`; undefined for anything else. */
 export function parseMixes(text: string): readonly WeightedMix[] | undefined {
@@ -33,10 +28,10 @@ export function parseMixes(text: string): readonly WeightedMix[] | undefined {
     const weight = weightText === undefined ? 1 : Number(weightText);
     if (!Number.isFinite(weight) || weight < 0 || (name === 'zipf') !== (s !== '') || !Number.isFinite(Number(s))) return undefined;
     if (name === 'uniform' || name === 'onehot') mixes.push({ mix: { kind: name }, weight });
-    else if (name === 'zipf') mixes.push({ mix: { kind: name, s: Number(s) }, weight });
+    else if (name === 'zipf') mixes.push({ mix: { kind: name, exponent: Number(s) }, weight });
     else return undefined;
   }
-  const names = new Set(mixes.map(({ mix }) => mixName(mix)));
+  const names = new Set(mixes.map(({ mix }) => routingName(mix)));
   return names.size === mixes.length && mixes.some((m) => m.weight > 0) ? mixes.filter((m) => m.weight > 0) : undefined;
 }
 
@@ -44,11 +39,11 @@ export function parseMixes(text: string): readonly WeightedMix[] | undefined {
 export function routedIds(mix: Mix, sizes: { readonly tokens: number; readonly experts: number; readonly slots: number }, seed: number): Uint32Array {
   const { tokens, experts, slots } = sizes;
   const ids = new Uint32Array(tokens * slots).fill(DROPPED);
-  const key = hashText(`routing ${mixName(mix)}`, seed);
+  const key = hashText(`routing ${routingName(mix)}`, seed);
   // Which expert has which rank is of the seed: kernels must not gain by the first experts being the busy ones.
   const order = Array.from({ length: experts }, (_, e) => e).sort((a, b) => hashAt(key, a) - hashAt(key, b) || a - b);
   if (slots >= experts) return everyExpert(ids, sizes, key);
-  const weights = order.map((_, rank) => (mix.kind === 'zipf' ? 1 / (rank + 1) ** mix.s : 1));
+  const weights = order.map((_, rank) => (mix.kind === 'zipf' ? 1 / (rank + 1) ** mix.exponent : 1));
   for (let t = 0; t < tokens; t++) {
     if (mix.kind === 'onehot') {
       for (let s = 0; s < slots; s++) ids[t * slots + s] = order[s] ?? 0;

@@ -20,7 +20,8 @@ import type { Config, Unit } from '../../tuner/unit.ts';
 import type { Piece } from './cut.ts';
 import { type JobDevice, jobOf, lowerPiece, type LoweredPiece } from './job.ts';
 import { expectedOf } from './reference.ts';
-import { mixName, routedIds, type WeightedMix } from './routing.ts';
+import { routingName } from '../bench/choices.ts';
+import { routedIds, type WeightedMix } from './routing.ts';
 import { recorder, sourceOf } from './schedules.ts';
 import { type SectionPiece, shapeOf, type TokenPoint, workOf } from './pieces.ts';
 
@@ -108,7 +109,7 @@ export function pieceUnit(part: SectionPiece, ctx: UnitContext): Unit {
     tokens: point.tokens,
     from: point.from,
     ...(plan === undefined ? {} : { plan }),
-    scenarios: planNode === undefined ? [{ name: '', weight: 1 }] : ctx.mixes.map(({ mix, weight }) => ({ name: mixName(mix), weight })),
+    scenarios: planNode === undefined ? [{ name: '', weight: 1 }] : ctx.mixes.map(({ mix, weight }) => ({ name: routingName(mix), weight })),
     exact: ctx.exact,
     work: workOf(first.graph.nodes, sizes(point.tokens)),
     bytes: first.graph.params.reduce((n, p) => n + (p.role.kind === 'weight' ? segmentsOf(manifestParam(p, undefined)).reduce((m, s) => m + s.bytes, 0) : 0), 0),
@@ -162,7 +163,7 @@ export function pieceUnit(part: SectionPiece, ctx: UnitContext): Unit {
         tokenWork: workOf(first.graph.nodes, sizes(1)) * (isAttention ? 1 + tokens / 2 : 1),
         weightParam: (p) => manifestParam(p, undefined),
       });
-      return { name: m === undefined ? '' : mixName(m.mix), weight: m?.weight ?? 1, inputs: idNames.map((name) => named(name, ids)), expected };
+      return { name: m === undefined ? '' : routingName(m.mix), weight: m?.weight ?? 1, inputs: idNames.map((name) => named(name, ids)), expected };
     });
     const outputs = Object.entries(first.graph.results).map(([name, value]): UnitOutput => {
       const { dtype } = tensorType(value.type);

@@ -157,6 +157,11 @@ export const var_ = (name: string, value: Expr): Stmt => ({ k: 'var', name, valu
 export const assign = (name: string, value: Expr): Stmt => ({ k: 'assign', name, value });
 export const alloc = (buf: Buffer): Stmt => ({ k: 'alloc', buf });
 export const store = (buf: Buffer, index: Expr, value: Expr): Stmt => ({ k: 'store', buf, index, value });
+/** Binds `value` to `name` in `stmts`; gives the variable. */
+export function define(stmts: Stmt[], name: string, value: Expr): Expr {
+  stmts.push(let_(name, value));
+  return variable(name, value.ty);
+}
 export const note = (text: string): Stmt => ({ k: 'note', text });
 export const barrier = (scope: 'subgroup' | 'block' = 'block'): Stmt => ({ k: 'barrier', scope });
 export const if_ = (cond: Expr, then: readonly Stmt[], otherwise: readonly Stmt[] = []): Stmt => ({ k: 'if', cond, then, else: otherwise });

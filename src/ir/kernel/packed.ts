@@ -4,6 +4,7 @@
  */
 import { QUANT_GROUP, type QuantFormat, valueWords } from '../../base/quant.ts';
 import * as b from './build.ts';
+import { define } from './build.ts';
 import type { Expr, Stmt } from './types.ts';
 
 /** Values of one word. */
@@ -23,11 +24,6 @@ function halfToF32(stmts: Stmt[], name: string, half: Expr): Expr {
   const small = b.mul(b.cast('f32', size), b.f32(2 ** -24));
   const magnitude = define(stmts, `${name}_magnitude`, b.select(b.lt(size, b.u32(0x400)), small, normal));
   return b.select(b.eq(size, bits), magnitude, b.neg(magnitude));
-}
-
-function define(stmts: Stmt[], name: string, value: Expr): Expr {
-  stmts.push(b.let_(name, value));
-  return b.variable(name, value.ty);
 }
 
 /** What the values of a group are made of: weight = field · scale + offset. */

@@ -9,6 +9,7 @@ import type { QuantName } from '../../base/quant.ts';
 import { ceilDivSize, mulSize } from '../../base/size.ts';
 import type { Size } from '../../base/size.ts';
 import * as b from '../../ir/kernel/build.ts';
+import { define } from '../../ir/kernel/build.ts';
 import type { Buffer, Elem, Expr, Kernel, Lanes, ScalarName, Stmt } from '../../ir/kernel/types.ts';
 import type { Capabilities } from '../../target/types.ts';
 import type { Launch } from '../launch.ts';
@@ -34,11 +35,7 @@ export const rowsExpr = (p: Rows): Expr => b.mul(b.scalar('T'), b.u32(p.rowsPerT
 /** Smallest power of two ≥ n. */
 export const powerOfTwo = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
 
-/** Binds `value` to `name` in `stmts`; gives the variable. */
-export function define(stmts: Stmt[], name: string, value: Expr): Expr {
-  stmts.push(b.let_(name, value));
-  return b.variable(name, value.ty);
-}
+export { define };
 
 /** Throws on sizes that are not whole numbers from `least` up. */
 export function wantWhole(family: string, sizes: Readonly<Record<string, number | undefined>>, least = 1): void {

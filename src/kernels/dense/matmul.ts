@@ -11,7 +11,7 @@ import type { Launch } from '../launch.ts';
 import { matrixTile } from '../matrix-tile.ts';
 import { walkTiles } from '../persistent.ts';
 import { softwareTile } from '../software-tile.ts';
-import { mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
+import { isFma, mainloopSchedule, rowLanes, tileLanes, tileRecord, tileThreads, wantLegalTile } from '../schedule.ts';
 import type { MatvecSchedule, TileSchedule, TileShape } from '../schedule.ts';
 import {
   define, globalBuffer, inLine, lanesFor, launch, line, powerOfTwo, rowsExpr, rowsSize, segmentOf, segmentScalars, wantIndexable, wantWhole,
@@ -100,7 +100,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
   const lanes = lanesFor(p.k);
   const { oneRow, ...tileSchedule } = s;
   wantLegalTile(family, tileSchedule, tileShape(p), caps);
-  if (oneRow === 1 && s.variant !== undefined && s.variant !== 'fma') throw new Error(`${family}: a tile of one row is for fma`);
+  if (oneRow === 1 && !isFma(s)) throw new Error(`${family}: a tile of one row is for fma`);
   const block = tileThreads(s);
   const weight = weightMatrix('weight', p.weightElem, p.k);
   const byHead = p.heads > 1;
@@ -157,7 +157,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
     const operands = p.products === 2 ? [operand(0), operand(1)] : [operand(0)];
     return [
       b.tileAlloc(tile),
-      b.mainloop(tile, a, operands, p.k, s.variant === undefined || s.variant === 'fma' ? mainloopSchedule({ ...s, tm }) : mainloopSchedule(s)),
+      b.mainloop(tile, a, operands, p.k, isFma(s) ? mainloopSchedule({ ...s, tm }) : mainloopSchedule(s)),
       b.tileMap(tile, (r, c, sums) => {
         const stored: Stmt[] = [];
         const col = define(stored, 'y_col', b.add(columns.first, col0, c));
@@ -169,7 +169,7 @@ export function matmul(parts: MatmulParts, schedule: LinearSchedule | MatvecSche
       }, yLanes),
     ];
   };
-  const full = compute(s.bm, s.variant === undefined || s.variant === 'fma' ? s.tm : 1, 'acc');
+  const full = compute(s.bm, isFma(s) ? s.tm : 1, 'acc');
   body.push(...(oneRow === 1 && s.bm > 1 ? [b.if_(b.eq(rows, b.u32(1)), compute(1, 1, 'acc_one'), full)] : full));
 
   const inside = byHead ? b.lt(localHead, heads.count) : b.lt(col0, columns.count);

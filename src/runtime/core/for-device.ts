@@ -9,14 +9,14 @@ const matches = (wanted: ManifestDevice | undefined, info: DeviceInfo): boolean 
   ((wanted.subgroupSize === undefined || wanted.subgroupSize === info.subgroupSize) && (wanted.adapter === undefined || wanted.adapter === info.adapter));
 
 /** Whether a device meets what a variant of a kernel requires. */
-export const serves = ({ requires }: ManifestKernel['variants'][number], { features, subgroupSize }: Pick<DeviceInfo, 'features' | 'subgroupSize'>): boolean =>
-  requires.features.every((f) => features.includes(f)) && (requires.subgroupSize === undefined || requires.subgroupSize === subgroupSize);
+export const meets = (device: Pick<DeviceInfo, 'features' | 'subgroupSize'>, { features, subgroupSize }: ManifestKernel['variants'][number]['requires']): boolean =>
+  features.every((f) => device.features.includes(f)) && (subgroupSize === undefined || subgroupSize === device.subgroupSize);
 
 /** Forms for particular devices may need more than the package asks of every device. */
 function runs(kernel: ManifestKernel | undefined, info: DeviceInfo): boolean {
   const { limits } = info;
   if (kernel === undefined) return false;
-  return kernel.variants.some((v) => serves(v, info)) && kernel.block <= limits.maxThreadsPerBlock && kernel.sharedBytes <= limits.maxSharedBytes && kernel.access.length <= limits.maxBindings;
+  return kernel.variants.some((v) => meets(info, v.requires)) && kernel.block <= limits.maxThreadsPerBlock && kernel.sharedBytes <= limits.maxSharedBytes && kernel.access.length <= limits.maxBindings;
 }
 
 /** The buckets that a call may reach: those behind one that takes any number of tokens are not. */

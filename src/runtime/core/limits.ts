@@ -1,7 +1,7 @@
 /** Whether a device can hold and run a program: asked before anything is allocated. */
 import type { Manifest, ManifestKernel, ManifestParam } from './abi.ts';
 import type { DeviceInfo, DeviceLimits } from './backend.ts';
-import { serves } from './for-device.ts';
+import { meets } from './for-device.ts';
 import { FeatureMissingError, LimitTooSmallError, OutOfMemoryError, showBytes } from './errors.ts';
 import { bindingBytes } from './size.ts';
 import { rowBytes } from './quant.ts';
@@ -33,7 +33,7 @@ function tooSmall(limit: string, needed: number, available: number, what: string
 
 /** The first variant whose requirements the device meets. @throws FeatureMissingError */
 export function chooseVariant(kernel: ManifestKernel, device: Pick<DeviceInfo, 'features' | 'subgroupSize'>): ManifestKernel['variants'][number] {
-  const variant = kernel.variants.find((v) => serves(v, device));
+  const variant = kernel.variants.find((v) => meets(device, v.requires));
   if (variant !== undefined) return variant;
   const features = new Set(device.features);
   const missing = [...new Set(kernel.variants.flatMap((v) => v.requires.features.filter((f) => !features.has(f))))];

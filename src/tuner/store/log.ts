@@ -1,4 +1,5 @@
 /** Every measurement, one line each, as it is made: an interrupted run loses nothing but the one it was at. */
+import { isObject } from '../../base/is-object.ts';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { stableHash } from '../../base/hash.ts';
@@ -17,10 +18,8 @@ export interface Measurement {
 
 const idOf = ({ key, stage, config }: Measurement): string => `${key} ${stage} ${stableHash(config).slice(0, 16)}`;
 
-const isFields = (x: unknown): x is Readonly<Record<string, unknown>> => typeof x === 'object' && x !== null;
-
 function outcomeOf(x: unknown): Outcome | undefined {
-  if (!isFields(x)) return undefined;
+  if (!isObject(x)) return undefined;
   const { ok, failure, message, ms, besideMs, ratio, noise, batches, rough } = x;
   if (ok === false && isFailureClass(failure) && typeof message === 'string') return { ok, failure, message };
   const numbers = [ms, besideMs, ratio, noise, batches];
@@ -35,7 +34,7 @@ function parseLog(text: string): Map<string, Outcome> {
     if (line === '') continue;
     try {
       const x: unknown = JSON.parse(line);
-      if (!isFields(x) || x['v'] !== LINE_VERSION || typeof x['id'] !== 'string') continue;
+      if (!isObject(x) || x['v'] !== LINE_VERSION || typeof x['id'] !== 'string') continue;
       const outcome = outcomeOf(x['outcome']);
       if (outcome !== undefined) known.set(x['id'], outcome);
     } catch {

@@ -51,9 +51,9 @@ describe('distributions of tokens', () => {
   it('are as even or uneven as they say', () => {
     expect(loads({ kind: 'uniform' })[0]).toBeLessThan(100);
     expect(loads({ kind: 'onehot' }).filter((n) => n > 0)).toEqual([400, 400]);
-    const zipf = loads({ kind: 'zipf', s: 1.2 });
+    const zipf = loads({ kind: 'zipf', exponent: 1.2 });
     expect(zipf[0]).toBeGreaterThan(200);
-    expect(loads({ kind: 'zipf', s: 3 })[0]).toBeGreaterThan(zipf[0] ?? 0);
+    expect(loads({ kind: 'zipf', exponent: 3 })[0]).toBeGreaterThan(zipf[0] ?? 0);
   });
 
   it('of experts that choose fill a slot an expert, or drop it', () => {
