@@ -1,4 +1,5 @@
 /** Runs hand-written kernels as a peer: buffers by name, one pass, one read-back. */
+import { resting } from '../../../src/runtime/webgpu/rest.ts';
 import { sharedDevice } from './device.ts';
 import { type DenseWeights, type LayerWeights, SHAPE, type Shape } from './numbers.ts';
 import type { Peer } from './peer.ts';
@@ -10,7 +11,7 @@ const COPY_TARGET = 0x8;
 const MAP_READ = 0x1;
 
 async function wgslPeer(name: string, kernels: readonly Kernel[], weights: ReadonlyMap<string, Float32Array>, elements: (buffer: string, tokens: number) => number, hidden: number): Promise<Peer> {
-  const { device } = await sharedDevice();
+  const { device, acquired } = await sharedDevice();
   const made = (bytes: number, usage: number): GPUBuffer => device.createBuffer({ size: bytes, usage });
   const fixed = new Map<string, GPUBuffer>();
   for (const [key, values] of weights) {
@@ -69,7 +70,7 @@ async function wgslPeer(name: string, kernels: readonly Kernel[], weights: Reado
       pass.end();
       encoder.copyBufferToBuffer(y, 0, staging, 0, input.byteLength);
       device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(MAP_READ);
+      await (acquired.software ? resting(staging.mapAsync(MAP_READ)) : staging.mapAsync(MAP_READ));
       const out = new Float32Array(staging.getMappedRange().slice(0));
       staging.unmap();
       return out;

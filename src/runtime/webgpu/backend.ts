@@ -4,6 +4,7 @@ import { type Backend, type BindingHandle, type Command, type DeviceBuffer, type
 import { DeviceLostError, InternalError, OutOfMemoryError, ShaderCompileError, showBytes } from '../core/errors.ts';
 import type { Acquired } from './acquire.ts';
 import type { GpuBuffer, GpuDevice, GpuError } from './gpu-types.ts';
+import { resting } from './rest.ts';
 
 const STORAGE = 0x80 | 0x8 | 0x4;
 const UNIFORM = 0x40 | 0x8;
@@ -116,6 +117,11 @@ export class WebGpuBackend implements Backend {
     device.addEventListener('uncapturederror', this.#onError);
   }
 
+  /** Waits for the device, whose work may need this thread's core. */
+  #news<T>(news: Promise<T>): Promise<T> {
+    return this.info.software ? resting(news) : news;
+  }
+
   #popError(): Promise<GpuError | null> {
     // A lost device rejects instead of answering; `lost` tells what happened.
     return this.#device.popErrorScope().catch(() => null);
@@ -174,7 +180,7 @@ export class WebGpuBackend implements Backend {
 
   async flush(): Promise<void> {
     this.#device.queue.submit([]);
-    await this.#device.queue.onSubmittedWorkDone();
+    await this.#news(this.#device.queue.onSubmittedWorkDone());
   }
 
   async compile(kernel: ManifestKernel, variant: ManifestKernel['variants'][number], code: string, label: string): Promise<KernelHandle> {
@@ -196,7 +202,7 @@ export class WebGpuBackend implements Backend {
     // The pipeline's own rejection tells what the scope would.
     void this.#popError();
     try {
-      const pipeline = await created;
+      const pipeline = await this.#news(created);
       return new Kernel(label, pipeline, layout);
     } catch (error) {
       const info = await module.getCompilationInfo().catch(() => ({ messages: [] }));
@@ -253,7 +259,7 @@ export class WebGpuBackend implements Backend {
     try {
       if (staging !== undefined) {
         // A refused command leaves nothing to map: tell the first cause, not the second.
-        const mapped = await staging.gpu.mapAsync(MAP_READ, 0, total).then(() => undefined, (error: unknown) => error ?? 'mapAsync');
+        const mapped = await this.#news(staging.gpu.mapAsync(MAP_READ, 0, total)).then(() => undefined, (error: unknown) => error ?? 'mapAsync');
         this.#check(label, await errors, mapped);
         const bytes = new Uint8Array(staging.gpu.getMappedRange(0, total).slice(0));
         staging.gpu.unmap();
