@@ -5,6 +5,7 @@ import { nodeGpu } from '../../runtime/node/gpu.ts';
 import { acquireDevice } from '../../runtime/webgpu/acquire.ts';
 import { WebGpuBackend } from '../../runtime/webgpu/backend.ts';
 import type { GpuBuffer, GpuComputePass, GpuDevice, GpuEncoder, GpuError } from '../../runtime/webgpu/gpu-types.ts';
+import { resting } from '../../runtime/webgpu/rest.ts';
 import type { JobKernel } from '../job.ts';
 import { type FailureClass } from '../outcome.ts';
 import type { DeviceFacts } from '../protocol.ts';
@@ -130,6 +131,11 @@ export class Gpu {
     return buffer;
   }
 
+  /** Waits for the device, whose work may need this thread's core. */
+  #news<T>(news: Promise<T>): Promise<T> {
+    return this.facts.software ? resting(news) : news;
+  }
+
   #pop(): Promise<GpuError | null> {
     // A lost device rejects instead of answering; `lost` tells what happened.
     return this.#device.popErrorScope().catch(() => null);
@@ -143,7 +149,7 @@ export class Gpu {
 
   async finished(): Promise<void> {
     this.#device.queue.submit([]);
-    await this.#device.queue.onSubmittedWorkDone();
+    await this.#news(this.#device.queue.onSubmittedWorkDone());
   }
 
   /** @throws CandidateError with what the device's compiler says */
@@ -165,7 +171,7 @@ export class Gpu {
     });
     const validation = this.#pop();
     try {
-      return { pipeline: await made, layout };
+      return { pipeline: await this.#news(made), layout };
     } catch (error) {
       const told = (await validation)?.message ?? (error instanceof Error ? error.message : String(error));
       throw new CandidateError('compile', told.split('\n').slice(0, 3).join(' '));
@@ -206,7 +212,7 @@ export class Gpu {
     device.queue.submit([encoder.finish()]);
     const errors = Promise.all([this.#pop(), this.#pop()]);
     try {
-      await staging.mapAsync(MAP_READ).catch(() => undefined);
+      await this.#news(staging.mapAsync(MAP_READ)).catch(() => undefined);
       const [memory, validation] = await errors;
       if (memory !== null) throw new CandidateError('out-of-memory', memory.message);
       if (validation !== null) throw new CandidateError('compile', validation.message.split('\n')[0] ?? '');
@@ -239,7 +245,7 @@ export class Gpu {
     encoder.resolveQuerySet(set, 0, 2 * runs.length, resolve, 0);
     encoder.copyBufferToBuffer(resolve, 0, staging, 0, bytes);
     device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(MAP_READ, 0, bytes);
+    await this.#news(staging.mapAsync(MAP_READ, 0, bytes));
     const stamps = new BigUint64Array(staging.getMappedRange(0, bytes).slice(0));
     staging.unmap();
     return runs.map(({ times }, i) => Number((stamps[2 * i + 1] ?? 0n) - (stamps[2 * i] ?? 0n)) / 1e6 / times);
@@ -255,7 +261,7 @@ export class Gpu {
       Gpu.#encode(pass, run);
       pass.end();
       this.#device.queue.submit([encoder.finish()]);
-      await this.#device.queue.onSubmittedWorkDone();
+      await this.#news(this.#device.queue.onSubmittedWorkDone());
       times.push((performance.now() - began) / run.times);
     }
     return times;
