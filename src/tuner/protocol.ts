@@ -15,7 +15,10 @@ export interface DeviceFacts extends DeviceInfo {
 }
 
 export interface BatchRule {
+  /** At least. */
   readonly batches: number;
+  /** Batches and milliseconds up to which a difference that is not clear is followed up. */
+  readonly most?: { readonly batches: number; readonly ms: number };
   /** Milliseconds that one candidate runs in one batch, at least. */
   readonly batchMs: number;
   /** A first look that is slower than the other's time times this ends the attempt; absent: no first look. */

@@ -28,8 +28,16 @@ export interface Effort {
 const GIVE_UP = 1.5;
 
 export const EFFORTS: { readonly [E in Effort['name']]: Effort } = {
-  quick: { name: 'quick', part: 0.15, least: 8, most: 32, finalists: 2, search: { batches: 5, batchMs: 2, giveUp: GIVE_UP }, final: { batches: 11, batchMs: 4 } },
-  full: { name: 'full', part: 0.4, least: 16, most: 240, finalists: 4, search: { batches: 7, batchMs: 4, giveUp: GIVE_UP }, final: { batches: 21, batchMs: 8 } },
+  quick: {
+    name: 'quick', part: 0.15, least: 8, most: 32, finalists: 2,
+    search: { batches: 5, batchMs: 2, most: { batches: 24, ms: 400 }, giveUp: GIVE_UP },
+    final: { batches: 11, batchMs: 4, most: { batches: 64, ms: 3000 } },
+  },
+  full: {
+    name: 'full', part: 0.4, least: 16, most: 240, finalists: 4,
+    search: { batches: 7, batchMs: 4, most: { batches: 32, ms: 1000 }, giveUp: GIVE_UP },
+    final: { batches: 21, batchMs: 8, most: { batches: 96, ms: 8000 } },
+  },
 };
 
 /** Heights of the tiles of a sorted plan. */
@@ -45,6 +53,8 @@ export interface TuneContext {
   readonly seed: number;
   /** Who says what to look at first; a learned model may. */
   readonly rank?: Rank;
+  /** What to choose from, the default among it; absent: everything legal. */
+  readonly space?: SearchSpace;
   /** Asked before each measurement: whether the time of this unit is over. */
   overtime(): boolean;
   onProgress(progress: Progress): void;
@@ -150,7 +160,7 @@ class UnitTuning {
     this.#unit = unit;
     this.#key = key;
     this.#ctx = ctx;
-    this.#space = spaceOf(unit, ctx.caps);
+    this.#space = ctx.space ?? spaceOf(unit, ctx.caps);
     this.#standard = standardConfig(unit, this.#space);
     this.#planned = plannedEvaluations(this.#space, ctx.effort);
     this.#wanted = { tokens: unit.tokens, seed: ctx.seed };

@@ -8,7 +8,7 @@ import type { GpuBuffer } from '../../runtime/webgpu/gpu-types.ts';
 import type { Expected, Job, JobKernel, JobRef, UnitData, UnitOutput } from '../job.ts';
 import type { Measured } from '../outcome.ts';
 import type { BatchRule, NamedJob, Phase } from '../protocol.ts';
-import { median, noiseOf } from '../stats.ts';
+import { batchOf, inTurns } from '../turns.ts';
 import type { Faults } from './faults.ts';
 import { type BoundStep, CandidateError, type Gpu, type Pipeline, type Run } from './gpu.ts';
 
@@ -329,22 +329,15 @@ export class LoadedUnit {
     if (rule.giveUp !== undefined && first.ms > rule.giveUp * first.besideMs) {
       return { ok: true, ...first, ratio: first.ms / first.besideMs, noise: 1, batches: 2, rough: true };
     }
-    const repeats = (ms: number): number => Math.min(MOST_REPEATS, Math.max(1, Math.ceil(rule.batchMs / ms)));
+    // A job comes twice a batch.
+    const repeats = (ms: number): number => Math.min(MOST_REPEATS, Math.max(1, Math.ceil(rule.batchMs / ms / 2)));
     const runsOf = (bound: Bound, look: readonly number[]): readonly Run[] => bound.steps.map((steps, s) => ({ steps, times: repeats(look[s] ?? 1) }));
     const [runsA, runsB] = [runsOf(own, a), runsOf(other, b)];
-    const timesA: number[] = [];
-    const timesB: number[] = [];
-    for (let batch = 0; batch < rule.batches; batch++) {
+    return inTurns(rule, async (swapped) => {
       this.#phase('time');
-      // Both in one submission, in turns first: what drifts, drifts for both.
-      const swapped = batch % 2 === 1;
-      const times = await this.#gpu.time(swapped ? [...runsB, ...runsA] : [...runsA, ...runsB]);
-      const [front, back] = [times.slice(0, runsA.length), times.slice(runsA.length)];
-      timesA.push(this.#weighted(swapped ? back : front));
-      timesB.push(this.#weighted(swapped ? front : back));
-    }
-    const ratios = timesA.map((ms, i) => ms / (timesB[i] ?? NaN));
-    return { ok: true, ms: median(timesA), besideMs: median(timesB), ratio: median(ratios), noise: noiseOf(ratios), batches: rule.batches, rough: false };
+      const batch = batchOf(runsA, runsB, swapped, (byScenario) => this.#weighted(byScenario));
+      return batch.turnOf(await this.#gpu.time(batch.runs));
+    });
   }
 
   dispose(): void {
