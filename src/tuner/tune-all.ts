@@ -41,6 +41,8 @@ export interface UnitReport {
   readonly entry?: Entry;
   readonly config?: Config;
   readonly result?: UnitResult;
+  /** False where the disk did not take the entry. */
+  readonly kept?: boolean;
   /** Why it failed, or why the default stays. */
   readonly why?: string;
 }
@@ -117,8 +119,8 @@ export async function tuneAll(o: TuneOptions): Promise<TuneReport> {
         },
       });
       const entry = entryOf(question, result, effort);
-      o.store.write(entry);
-      finish({ unit, key, status: result.isStandard ? 'default' : 'tuned', entry, config: result.config, result, ...(result.rejected === undefined ? {} : { why: result.rejected }) });
+      const kept = o.store.write(entry);
+      finish({ unit, key, status: result.isStandard ? 'default' : 'tuned', entry, config: result.config, result, kept, ...(result.rejected === undefined ? {} : { why: result.rejected }) });
     } catch (error) {
       if (error instanceof TuneStopped) return { reports, stopped: error, ...(unfinished === undefined ? {} : { unfinished }) };
       if (!(error instanceof UnitFailed)) throw error;

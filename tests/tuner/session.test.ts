@@ -7,7 +7,7 @@ import type { FailureClass } from '../../src/tuner/outcome.ts';
 import { FAILURES } from '../../src/tuner/outcome.ts';
 import { TuneStopped } from '../../src/tuner/runner.ts';
 import { TuneLog } from '../../src/tuner/store/log.ts';
-import { TuneStore } from '../../src/tuner/store/store.ts';
+import { DISK, type StoreFs, TuneStore } from '../../src/tuner/store/store.ts';
 import { configOf, tuneAll, type TuneOptions, type TuneReport, type UnitReport } from '../../src/tuner/tune-all.ts';
 import { EFFORTS, spaceOf, standardConfig, UnitFailed } from '../../src/tuner/tune-unit.ts';
 import { configText, plainConfig } from '../../src/tuner/unit.ts';
@@ -18,7 +18,7 @@ afterAll(() => rmSync(ROOT, { recursive: true, force: true }));
 let count = 0;
 const fresh = (): string => join(ROOT, `s${count++}`);
 
-interface Setup extends Partial<Omit<TuneOptions, 'store' | 'log'>> {
+interface Setup extends Partial<Omit<TuneOptions, 'log'>> {
   readonly directory?: string;
 }
 
@@ -229,6 +229,19 @@ describe('interrupted runs', () => {
       const report = only(await tune({ directory, runner: new FakeRunner({ landscape: valley(5) }), resume: true }));
       expect(report.status).toBe('tuned');
     }
+  });
+});
+
+describe('disks that take nothing', () => {
+  it('do not end the run, and reports say that nothing was kept', async () => {
+    const warnings: string[] = [];
+    const full: StoreFs = { ...DISK, write: () => { throw new Error('ENOSPC'); } };
+    const directory = fresh();
+    const units = [fakeUnit({ name: 'a' }), fakeUnit({ name: 'b' })];
+    const report = await tune({ directory, units, runner: new FakeRunner({ landscape: valley(5) }), store: new TuneStore(directory, (w) => warnings.push(w), full) });
+    expect(report.reports.map((r) => [r.status, r.kept])).toEqual([['tuned', false], ['tuned', false]]);
+    expect(warnings).toHaveLength(1);
+    expect(only(await tune({ directory, runner: new FakeRunner({ landscape: valley(5) }) })).kept).toBe(true);
   });
 });
 

@@ -102,7 +102,8 @@ function exitOf({ reports, stopped }: TuneReport): number {
   if (stopped !== undefined) return stopped.why === 'interrupted' ? EXIT.interrupted : EXIT.noDevice;
   const failed = reports.filter((r) => r.status === 'failed');
   if (failed.length > 0 && failed.length === reports.length) return EXIT.noDevice;
-  return EXIT.ok;
+  // The table was told, but what it says is lost.
+  return reports.some((r) => r.kept === false) ? EXIT.io : EXIT.ok;
 }
 
 async function search(s: Session, supervisor: Supervisor): Promise<number> {
